@@ -1,0 +1,64 @@
+"""Writing results so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from inspection.errors import OutputUnwritable
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path`; what was written there becomes `path` in one step when the block ends well.
+
+    A kill at any moment leaves the old file or the new one, never a part. After an exception `path` is untouched.
+
+    Raises:
+        OutputUnwritable: the folder cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Same suffix, because some writers choose the format by it; a leading dot hides a leftover after a kill.
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes `text` (UTF-8) to `path` in one step. Raises OutputUnwritable."""
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Writes `data` to `path` in one step. Raises OutputUnwritable."""
+    with writing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def unwritable(path: Path, error: OSError) -> OutputUnwritable:
+    """The error for a failed write to `path`."""
+    return OutputUnwritable(
+        f"cannot write: {error.strerror or error}.",
+        where=str(path),
+        hint="Choose a folder that can be written and has room; what was there before is untouched.",
+    )
