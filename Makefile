@@ -1,0 +1,47 @@
+# make setup   an environment in .venv with everything (about 2 minutes, 6 GB: torch brings its GPU libraries)
+# make demo    train, prove, judge and report on real images: about 6 minutes on 2 cores
+# make check   the quick part of the tests, under 3 minutes
+# make test    all tests
+# make bench   the measured tables of the README
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DATA ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test bench lint clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; say which with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(READY)
+
+demo: $(READY)
+	$(BIN)/python -m training.demo --out demo
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint
+	$(BIN)/pytest -q -m "not slow and not fresh"
+
+test: lint
+	$(BIN)/pytest -q
+
+# DATA=folder adds the tables that need the public data sets (benchmarks/README.md says where they come from).
+bench: $(READY)
+	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA))
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info
