@@ -11,7 +11,6 @@ import os
 import sys
 from typing import Any
 
-import click
 import typer
 
 from inspection.errors import InspectionError, MissingExtra
@@ -36,6 +35,10 @@ TRAIN_ONLY = {
 }  # fmt: skip
 
 
+# typer brings a click of its own in newer versions, so the class is asked of typer and not imported from click.
+UsageErrors: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
 def build() -> typer.Typer:
     """The whole command line."""
     app = typer.Typer(
@@ -58,8 +61,11 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Runs the command line; an InspectionError becomes one message and its own exit code."""
+    # OpenCV's own lines about a damaged file, with its source's line numbers, say less than the error that follows.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         result = build()(standalone_mode=False)
+        sys.stdout.flush()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in TRAIN_ONLY:
@@ -72,15 +78,15 @@ def main() -> None:
         )
     except InspectionError as error:
         fail(error)
-    except click.ClickException as error:
+    except UsageErrors as error:
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         console.print("stopped.")
         sys.exit(130)
-    except BrokenPipeError:  # `inspection ... | head`: the reader has what it wanted
+    except BrokenPipeError:  # `inspection ... | head`: not 0, which would say that everything was judged, and is OK
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(1)
     else:
         sys.exit(result if isinstance(result, int) else 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 import types
 import typing
 from pathlib import Path
@@ -37,7 +38,9 @@ def load_yaml(path: str | Path, kind: type[Model]) -> Model:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigInvalid("holds no keys.", where=str(path), hint="Write `key: value` lines.")
-    return parse(values, kind, source=str(path), lines=_lines(node))
+    lines: dict[Key, int] = {}
+    _find_lines(node, (), lines, set(), str(path))
+    return parse(values, kind, source=str(path), lines=lines)
 
 
 def parse(values: dict[str, Any], kind: type[Model], *, source: str, lines: dict[Key, int] | None = None) -> Model:
@@ -46,7 +49,7 @@ def parse(values: dict[str, Any], kind: type[Model], *, source: str, lines: dict
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key: Key = tuple(first["loc"])
+        key = _written(tuple(first["loc"]), values)
         line = next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), None) if lines else None
         where = f"{source}:{line}" if line else source
         dotted = ".".join(str(part) for part in key)
@@ -57,7 +60,22 @@ def parse(values: dict[str, Any], kind: type[Model], *, source: str, lines: dict
             near = difflib.get_close_matches(str(key[-1]), known, n=1, cutoff=0.4)
             hint = f"Did you mean `{near[0]}`?" if near else f"Known keys: {', '.join(known)}."
             raise ConfigInvalid(f"the key `{dotted}` is unknown.{rest}", where=where, hint=hint) from error
-        raise ConfigInvalid(f"`{dotted}`: {first['msg']} (is {first['input']!r}).{rest}", where=where) from error
+        raise ConfigInvalid(
+            f"`{dotted}`: {first['msg']} (is {reprlib.repr(first['input'])}).{rest}", where=where
+        ) from error
+
+
+def _written(loc: Key, values: Any) -> Key:
+    """The key path as the user wrote it: pydantic puts the names of a union's kinds between the keys."""
+    path: list[int | str] = []
+    for index, part in enumerate(loc):
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            if index < len(loc) - 1:
+                continue  # a kind, or the key of something that is missing as a whole
+        path.append(part)
+    return tuple(path)
 
 
 def _known_keys(kind: Any, path: Key) -> list[str]:
@@ -77,15 +95,24 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
-def _lines(node: yaml.Node | None, path: Key = ()) -> dict[Key, int]:
-    found: dict[Key, int] = {}
+def _find_lines(node: yaml.Node | None, path: Key, lines: dict[Key, int], seen: set[int], source: str) -> None:
+    """Notes the line of every key below `node`. Raises ConfigInvalid where a key stands twice: YAML takes the last."""
+    if id(node) in seen:  # an alias; a few nested ones would be more paths than memory has room for
+        return
+    seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*path, str(key.value))
-            found[here] = key.start_mark.line + 1
-            found |= _lines(value, here)
+            line = key.start_mark.line + 1
+            if here in lines and key.value != "<<":
+                raise ConfigInvalid(
+                    f"the key `{'.'.join(map(str, here))}` stands twice, first in line {lines[here]}.",
+                    where=f"{source}:{line}",
+                    hint="Keep one of them.",
+                )
+            lines[here] = line
+            _find_lines(value, here, lines, seen, source)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            found[(*path, index)] = value.start_mark.line + 1
-            found |= _lines(value, (*path, index))
-    return found
+            lines[(*path, index)] = value.start_mark.line + 1
+            _find_lines(value, (*path, index), lines, seen, source)

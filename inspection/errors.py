@@ -90,6 +90,14 @@ class CertificateMismatch(InspectionError):
     status = 503
 
 
+class InferenceFailed(InspectionError):
+    """The network could not be run on an input that it should take: out of memory, device lost."""
+
+    code = "inference-failed"
+    exit_code = 4
+    status = 500
+
+
 class DataInvalid(InspectionError):
     """A dataset, an annotation or a run folder that cannot be used as it is."""
 

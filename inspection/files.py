@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,23 +21,23 @@ def writing(path: str | Path) -> Iterator[Path]:
         OutputUnwritable: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
+    if not path.name:
+        raise OutputUnwritable("this is no file name.", where=str(path), hint="Name the file to write.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Same suffix, because some writers choose the format by it; a leading dot hides a leftover after a kill.
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
+        temporary = path.with_name(f".{path.stem}-{secrets.token_hex(6)}{path.suffix}")
+        temporary.touch(mode=0o666, exist_ok=False)  # the umask decides, as for any new file
     except OSError as error:
         raise unwritable(path, error) from error
-    temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        if isinstance(error.filename, (str, bytes)) and Path(os.fsdecode(error.filename)) != temporary:
+            raise  # the block failed at another file, which it may only have read
         raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from inspection import onnxfile
+from inspection.errors import ModelInvalid
 
 METADATA_KEY = "inspection"  # where the card's JSON lies in the ONNX metadata
-FORMAT = 1
+FORMAT: Literal[1] = 1
 
 
 class Value(BaseModel):
@@ -139,7 +142,7 @@ class DataRecord(Value):
 class ModelCard(Value):
     """The JSON document in the model file."""
 
-    format: int = FORMAT
+    format: Literal[1] = FORMAT  # raised when an older reader would misread the card
     name: str
     network: str  # defectnet, classifier, patchcore
     task: Literal["defect", "kinds"]  # good against bad; or only kinds of defects, where no good image was known
@@ -156,6 +159,50 @@ class ModelCard(Value):
     weights: str  # where the starting weights came from
     weights_licence: str
     created: str  # ISO 8601, UTC
+
+
+def read_model(path: str | Path) -> bytes:
+    """The bytes of a model file. Raises ModelInvalid where there are none."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ModelInvalid(f"cannot be read: {error.strerror or error}.", where=str(path)) from error
+    if not data:
+        raise ModelInvalid("the file is empty.", where=str(path), hint="Copy the file again, or export it again.")
+    return data
+
+
+def read_card(path: str | Path) -> ModelCard:
+    """The card of a model file; neither the graph nor onnxruntime is loaded.
+
+    Raises:
+        ModelInvalid: not there, no ONNX, damaged, no card or one that this version cannot read.
+    """
+    return parse_card(read_model(path), name=str(path))
+
+
+def parse_card(model: bytes, *, name: str = "model") -> ModelCard:
+    """The card in the bytes of a model file; see `read_card`. `name` goes into errors."""
+    try:
+        text = onnxfile.metadata(model).get(METADATA_KEY)
+    except ModelInvalid as error:
+        raise ModelInvalid(error.what, where=name, hint=error.hint) from error
+    if text is None:
+        raise ModelInvalid(
+            "this ONNX file has no card, so nobody knows what it takes or what its scores mean.",
+            where=name,
+            hint="Make the file with `inspection export`.",
+        )
+    try:
+        return ModelCard.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ModelInvalid(
+            f"the card of this file cannot be read: `{key}`: {first['msg']}.",
+            where=name,
+            hint="It was made by another version, or changed by hand: export it again with this one.",
+        ) from error
 
 
 def file_hash(path: str | Path) -> str:

@@ -4,28 +4,28 @@ Training, command line, HTTP, cameras and batches all call `read_image` / `decod
 sees at the line is what it saw in training, to the bit.
 
 An image is numpy, `HxW` (mono) or `HxWx3` RGB, `uint8` or `uint16`, C-contiguous. Pixels come as they are stored:
-orientation tags are ignored (cameras do not set them), so boxes and maps fit the stored pixels.
+orientation tags of JPEG and PNG are ignored (cameras do not set them), so boxes and maps fit the stored pixels.
 """
 
 from __future__ import annotations
 
-import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Header
 
-from inspection.errors import ImageTooLarge, ImageUnreadable, InputMismatch
+from inspection.errors import ImageUnreadable, InputMismatch
+from inspection.header import DAMAGED, Stored, read_header
+from inspection.header import FORMATS as FORMATS
 from inspection.modelfile import InputSpec, Resize
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
-MAX_PIXELS = 200_000_000  # above any line-scan frame we know, and 600 MB as RGB: a stop for decompression bombs
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+# A stop for decompression bombs: 525 MB as 8-bit RGB, a line-scan frame of 16,384 x 10,681. Larger frames can be passed
+# as arrays; Pillow, which reads the headers, has its own stop just above.
+MAX_PIXELS = 175_000_000
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
@@ -37,30 +37,16 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
 
     Raises:
         ImageUnreadable: not there, no image, cut short, or of a kind that has no single meaning as pixels (CMYK,
-            floating point, used transparency, several pages).
+            floating point, used transparency, several pages, a TIFF that asks to be turned).
         ImageTooLarge: more than `max_pixels`; found in the header, before anything is decoded.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ImageUnreadable(f"cannot be read: {error.strerror or error}.", where=str(path)) from error
-    return decode_image(data, name=str(path), max_pixels=max_pixels)
+    return decode_image(_read(path), name=str(path), max_pixels=max_pixels)
 
 
 def decode_image(data: bytes | memoryview, *, name: str = "image", max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decodes the bytes of one image file; see `read_image` for what it returns and raises. `name` goes into errors."""
-    if len(data) == 0:
-        raise ImageUnreadable("the file is empty.", where=name)
-    _check_header(data, name, max_pixels)
-    try:
-        pixels = cv2.imdecode(
-            np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED
-        )  # as stored: depth, order, orientation
-    except cv2.error as error:
-        raise ImageUnreadable("the pixels cannot be decoded: the file is damaged or cut short.", where=name) from error
-    if pixels is None:
-        raise ImageUnreadable("the pixels cannot be decoded: the file is damaged or cut short.", where=name)
-    return _as_mono_or_rgb(pixels, name)
+    pixels, stored = _decode(data, name, max_pixels)
+    return _as_mono_or_rgb(pixels, stored, name)
 
 
 def read_mask(path: str | Path) -> NDArray[np.bool_]:
@@ -69,16 +55,7 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
     Raises:
         ImageUnreadable, ImageTooLarge: as `read_image`.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ImageUnreadable(f"cannot be read: {error.strerror or error}.", where=str(path)) from error
-    if len(data) == 0:
-        raise ImageUnreadable("the file is empty.", where=str(path))
-    _check_header(data, str(path), MAX_PIXELS)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise ImageUnreadable("the mask cannot be decoded: the file is damaged or cut short.", where=str(path))
+    pixels, _ = _decode(_read(path), str(path), MAX_PIXELS)
     colours = pixels if pixels.ndim == 2 else pixels[..., :3].max(axis=2)
     return np.asarray(colours != 0)
 
@@ -93,7 +70,7 @@ class Placement:
     offset_y: float
     size: tuple[int, int]  # width, height of the original image
 
-    def region(self, height: int, width: int) -> tuple[float, float, float, float]:
+    def region(self, height: float, width: float) -> tuple[float, float, float, float]:
         """The rectangle (x, y, width, height, original pixels) that an input of `height` x `width` covers."""
         return (
             -self.offset_x / self.scale_x,
@@ -174,65 +151,48 @@ def _with_channels(image: Pixels) -> Pixels:
     return image[:, :, None] if image.ndim == 2 else image
 
 
-def _check_header(data: bytes | memoryview, name: str, max_pixels: int) -> None:
-    """Reads only the header, and refuses what would be decoded to something else than it means."""
+def _read(path: str | Path) -> bytes:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large images; the limit below is ours
-            header = Header.open(io.BytesIO(data), formats=FORMATS)
-    except Header.DecompressionBombError as error:
-        raise ImageTooLarge(f"the image has more than {max_pixels:,} pixels.", where=name) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageUnreadable(
-            "this is no PNG, JPEG, TIFF or BMP image, or its header is damaged.",
-            where=name,
-            hint="Look at the file itself: its name says nothing about what is in it.",
-        ) from error
-    width, height = header.size
-    if width * height > max_pixels:
-        raise ImageTooLarge(
-            f"{width} x {height} is {width * height:,} pixels, and the limit is {max_pixels:,}.", where=name
-        )
-    if header.mode == "F" or header.mode.startswith("I;32"):
-        raise ImageUnreadable(
-            "floating point or 32-bit pixels have no stated range.",
-            where=name,
-            hint="Save as 8-bit or 16-bit integers.",
-        )
-    if header.mode in ("CMYK", "YCCK", "LAB"):
-        raise ImageUnreadable(
-            f"{header.mode} is a print colour space, not what a camera saw.", where=name, hint="Save as RGB or mono."
-        )
-    if getattr(header, "n_frames", 1) > 1:
-        raise ImageUnreadable(
-            f"the file holds {getattr(header, 'n_frames', 1)} images, and one is expected.",
-            where=name,
-            hint="Save each page as a file of its own.",
-        )
-    tail = bytes(data[-4096:])
-    # OpenCV fills the missing rest of a JPEG or PNG with grey and says nothing: a part that nobody saw would be judged.
-    if (header.format == "JPEG" and b"\xff\xd9" not in tail) or (header.format == "PNG" and b"IEND" not in tail):
-        raise ImageUnreadable(
-            f"the {header.format} is cut short: its end is missing.",
-            where=name,
-            hint="Copy the file again; take files only when they are whole.",
-        )
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ImageUnreadable(f"cannot be read: {error.strerror or error}.", where=str(path)) from error
 
 
-def _as_mono_or_rgb(pixels: NDArray[np.generic], name: str) -> Pixels:
+def _decode(data: bytes | memoryview, name: str, max_pixels: int) -> tuple[NDArray[np.generic], Stored]:
+    if len(data) == 0:
+        raise ImageUnreadable("the file is empty.", where=name)
+    stored = read_header(data, name, max_pixels)
+    undecodable = ImageUnreadable(
+        "the pixels cannot be decoded: the file is damaged, cut short, or compressed in a way that is not read.",
+        where=name,
+        hint="Copy the file again, or save it as PNG.",
+    )
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # as stored: depth and orientation
+        if stored.compressed_tiff and stored.mode not in ("I;16", "I;16B"):
+            # OpenCV goes on after a damaged strip of 8 bit and leaves it black; Pillow stops.
+            stored.image.load()
+    except (cv2.error, *DAMAGED) as error:
+        raise undecodable from error
+    if pixels is None:
+        raise undecodable
+    return pixels, stored
+
+
+def _as_mono_or_rgb(pixels: NDArray[np.generic], stored: Stored, name: str) -> Pixels:
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ImageUnreadable(
             f"pixels of type {pixels.dtype} have no stated range.", where=name, hint="Save as 8-bit or 16-bit integers."
         )
-    if pixels.ndim == 3 and pixels.shape[2] == 4:
-        alpha = pixels[..., 3]
-        if int(alpha.min()) != np.iinfo(pixels.dtype).max:  # type: ignore[type-var]
-            raise ImageUnreadable(
-                "the image has transparent pixels, and a camera sees none.",
-                where=name,
-                hint="Save it without an alpha channel.",
-            )
-        pixels = pixels[..., :3]
+    alpha = pixels[..., 3] if pixels.ndim == 3 and pixels.shape[2] == 4 else None
+    if stored.transparent_level or (alpha is not None and int(alpha.min()) != np.iinfo(pixels.dtype).max):  # type: ignore[type-var]
+        raise ImageUnreadable(
+            "the image has transparent pixels, and a camera sees none.",
+            where=name,
+            hint="Save it without an alpha channel.",
+        )
+    if pixels.ndim == 3 and (stored.grey_palette or stored.mode == "LA"):
+        pixels = pixels[..., 0]  # OpenCV makes three equal channels of what was stored as mono
     if pixels.ndim == 3:
-        pixels = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_BGR2RGB)
+        pixels = cv2.cvtColor(np.ascontiguousarray(pixels[..., :3]), cv2.COLOR_BGR2RGB)
     return np.ascontiguousarray(pixels)

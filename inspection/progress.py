@@ -15,6 +15,14 @@ T = TypeVar("T")
 # Everything a person reads while waiting goes to stderr: stdout carries results only, so that it can be piped.
 console = Console(stderr=True, highlight=False)
 
+WIDE = 1000  # columns of a table in a file or a pipe: a row stays one line, so that it can be searched
+
+
+def stdout() -> Console:
+    """Where results are printed for a person."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+
+
 LOG_EVERY = 10.0  # seconds between lines when stderr is no terminal
 
 

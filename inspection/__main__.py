@@ -1,0 +1,5 @@
+"""`python -m inspection` is the command `inspection`."""
+
+from inspection.cli import main
+
+main()
