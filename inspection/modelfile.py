@@ -80,7 +80,9 @@ class OperatingPoint(Value):
 class Bound(Value):
     """What one side of the operating point does on the calibration set, and what that proves.
 
-    `upper` is the exact (Clopper-Pearson, 1934) upper bound on the rate at `confidence`, from `errors` of `total`.
+    `upper` is an exact upper bound on the rate at `confidence`, from counts alone. It is Clopper and Pearson's (1934)
+    for the errors that the threshold was allowed, so it may lie above theirs for the `errors` that it has
+    (docs/operating-point.md).
     """
 
     kind: Literal["escape", "overkill"]

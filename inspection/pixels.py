@@ -26,6 +26,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 # A stop for decompression bombs: 525 MB as 8-bit RGB, a line-scan frame of 16,384 x 10,681. Larger frames can be passed
 # as arrays; Pillow, which reads the headers, has its own stop just above.
 MAX_PIXELS = 175_000_000
+MAX_ENLARGEMENT = 16  # enlarged to the network's size, a 1 x 1 image would be judged, and be OK
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
@@ -132,6 +133,12 @@ def check_fits(image: Pixels, spec: InputSpec) -> None:
         raise InputMismatch(
             f"the image is {has} and the model takes {wants}.",
             hint=f"Set the camera to {wants}, or train a model on {has} images.",
+        )
+    height, width = image.shape[:2]
+    if spec.height > MAX_ENLARGEMENT * height or spec.width > MAX_ENLARGEMENT * width:
+        raise InputMismatch(
+            f"the image is {width} x {height}, and the model looks at {spec.width} x {spec.height}.",
+            hint=f"An image may be enlarged {MAX_ENLARGEMENT} times at most; this one is a thumbnail or a fragment.",
         )
     if image.dtype != spec.dtype:
         raise InputMismatch(

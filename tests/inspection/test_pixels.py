@@ -333,8 +333,8 @@ def test_a_letterbox_keeps_proportions_and_is_black_around() -> None:
 
 
 @given(
-    width=st.integers(1, 300),
-    height=st.integers(1, 300),
+    width=st.integers(6, 300),
+    height=st.integers(6, 300),
     rule=st.sampled_from(["stretch", "letterbox"]),
     x=st.floats(0, 1),
     y=st.floats(0, 1),
@@ -379,3 +379,8 @@ def test_a_pixel_above_the_stated_bit_depth_is_refused() -> None:
     prepare(np.full((32, 32), 1023, np.uint16), spec)
     with pytest.raises(InputMismatch, match="1024"):
         prepare(np.full((32, 32), 1024, np.uint16), spec)
+
+
+def test_an_image_of_one_pixel_is_refused_and_not_called_good() -> None:
+    with pytest.raises(InputMismatch, match="1 x 1"):
+        prepare(np.zeros((1, 1), np.uint8), InputSpec(height=64, width=64, channels=1))

@@ -1,0 +1,31 @@
+"""Every bad input gets one clear error that says what, where and the mend, and nothing is half written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.project.bad_inputs import CASES, Case, answer
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.what, marks=[pytest.mark.train] if case.train else []) for case in CASES],
+)
+def test_a_bad_input_gets_one_clear_error(case: Case, tmp_path: Path) -> None:
+    got = answer(case, tmp_path)
+    assert got.code == case.code, got.err + got.out
+    assert "Traceback" not in got.err + got.out
+    if case.code != "OK":
+        assert got.exit_code not in (0, 1)
+        assert got.said
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".onnx", ".csv") and path.name.startswith(".")]
+
+
+def test_the_page_of_bad_inputs_tells_what_is_so() -> None:
+    page = (ROOT / "docs" / "bad-inputs.md").read_text()
+    missing = [case.what for case in CASES if f"| {case.what} |" not in page or f"`{case.code}`" not in page]
+    assert not missing
