@@ -21,7 +21,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from inspection import machine
-from inspection.allocator import keep_buffers
 from inspection.engine import PROVIDERS
 from inspection.errors import ConfigInvalid, ImageUnreadable
 from inspection.inspector import Inspector
@@ -81,7 +80,6 @@ def measure(model: Path, image: Path | None, provider: str, threads: str, batche
     cores = machine.usable_cores()
     thread_counts = _numbers(threads or f"1..{cores}", "--threads")
     batch_sizes = _numbers(batches, "--batches")
-    keep_buffers()
     with Meter("measuring", 2 + len(thread_counts) * len(batch_sizes)) as meter:
         with Inspector(model, provider=provider, threads=max(thread_counts)) as inspector:
             spec = inspector.card.input

@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from inspection.allocator import keep_buffers
 from inspection.errors import InspectionError, MissingExtra
 from inspection.progress import console
 
@@ -63,6 +64,7 @@ def main() -> None:
     """Runs the command line; an InspectionError becomes one message and its own exit code."""
     # OpenCV's own lines about a damaged file, with its source's line numbers, say less than the error that follows.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    keep_buffers()  # every command handles one image after another
     try:
         result = build()(standalone_mode=False)
         sys.stdout.flush()

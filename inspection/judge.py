@@ -11,7 +11,6 @@ import cv2
 from rich.markup import escape
 from rich.table import Table
 
-from inspection.allocator import keep_buffers
 from inspection.errors import ConfigInvalid, DataInvalid, OutputUnwritable
 from inspection.files import write_bytes
 from inspection.inspector import Inspector
@@ -46,7 +45,6 @@ def judge_files(
         cannot be. OutputUnwritable: the overlays. And all that `Inspector` raises.
     """
     images = list(find(given, without=overlays))
-    keep_buffers()
     counts: Counter[Verdict] = Counter()
     table = Table("image", "verdict", "score", "kind", "defects", "why", box=None, pad_edge=False)
     table.columns[0].overflow = "fold"

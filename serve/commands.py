@@ -29,14 +29,12 @@ def serve(
 
     POST an image's bytes to /v1/inspect. SIGTERM stops the service after everything in flight has its answer.
     """
-    from inspection.allocator import keep_buffers
     from inspection.inspector import Inspector
     from inspection.progress import console
     from serve.limits import Limits
     from serve.server import bind, run
     from serve.service import Service
 
-    keep_buffers()
     listener = bind(host, port)
     address, at = listener.getsockname()[:2]
     url = f"http://{f'[{address}]' if ':' in address else address}:{at}"
@@ -80,11 +78,9 @@ def score(
 
     Exit code 0: every image was judged (whatever the verdicts). 3: some could not be; their rows say why.
     """
-    from inspection.allocator import keep_buffers
     from serve.score import run
     from serve.summary import show
 
-    keep_buffers()
     summary = run(
         model, pictures, out, overlays=overlays, batch=batch, provider=provider, threads=threads, restart=restart
     )
