@@ -286,9 +286,11 @@ class Inspector:
         if verdict is not Verdict.ERROR and not math.isfinite(peak):
             verdict, reason = Verdict.ERROR, f"the network's map holds {peak}, which says nothing."
         classes, kind = None, None
-        if answer.classes is not None:
+        if answer.classes is not None and np.isfinite(answer.classes).all():
             classes = dict(zip(self.card.classes, answer.classes.tolist(), strict=True))
             kind = max(classes, key=classes.__getitem__)
+        elif answer.classes is not None and verdict is not Verdict.ERROR:
+            verdict, reason = Verdict.ERROR, "the network's class scores hold no numbers, which says nothing."
         scores = None
         if answer.map is not None:
             place = prepared.placement

@@ -48,8 +48,8 @@ class DefectNet(Network):
         self.even = nn.BatchNorm2d(inputs, affine=False)
         self.cells = nn.Sequential(_layer(inputs, width, 1), _layer(width, width, 1))
         self.segment = nn.Conv2d(width, 1, 1)
-        self.look = _layer(width + 1, 32, 3)
-        self.decide = nn.Linear(2 * 32 + 2, 1)
+        decides = not self.frozen if options.decision_head == "auto" else options.decision_head == "yes"
+        self.decide = Decision(width) if decides else None
         self.name_kind = nn.Linear(width, len(self.classes)) if self.classes else None
 
     def train(self, mode: bool = True) -> DefectNet:
@@ -71,9 +71,10 @@ class DefectNet(Network):
         options = self.options
         parts = {
             "map": options.map_weight * _map_loss(outputs.map, batch),
-            "score": options.score_weight * _score_loss(outputs.score, batch),
             "weak": options.weak_weight * _weak_loss(outputs.map, batch, options.top),
         }
+        if self.decide is not None:  # pulled at by its highest cell alone, a map becomes worse, not better
+            parts["score"] = options.score_weight * _score_loss(outputs.score, batch)
         if outputs.classes is not None:
             known = batch.kind >= 0
             loss = F.cross_entropy(outputs.classes[known], batch.kind[known], reduction="sum")
@@ -95,11 +96,7 @@ class DefectNet(Network):
     def _heads(self, features: Tensor) -> Outputs:
         hidden = self.cells(features)
         cells = self.segment(hidden)
-        # On made defects alone the decision must not bend what the cells learn: it would learn how they are made.
-        known = [hidden.detach(), cells.detach()] if self.frozen else [hidden, cells]
-        seen = self.look(torch.cat(known, 1))
-        both = [pooled for x in (seen, known[1]) for pooled in (x.amax((2, 3)), x.mean((2, 3)))]
-        score = self.decide(torch.cat(both, 1))[:, 0]
+        score = cells.amax((1, 2, 3)) if self.decide is None else self.decide(hidden, cells)
         kinds = None
         if self.name_kind is not None:
             where = torch.sigmoid(cells)
@@ -144,6 +141,22 @@ class DefectNet(Network):
             torch.cat([batch.mask_known, torch.ones_like(good[:count])]),
             torch.cat([batch.kind, batch.kind.new_full((count,), -1)]),
         )
+
+
+class Decision(nn.Module):
+    """One score for the image from what its cells hold and from their map."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.look = _layer(width + 1, 32, 3)
+        self.linear = nn.Linear(2 * 32 + 2, 1)
+
+    def forward(self, hidden: Tensor, cells: Tensor) -> Tensor:
+        """`[N, width, h, w]` and `[N, 1, h, w]` to `[N]`."""
+        seen = self.look(torch.cat([hidden, cells], 1))
+        pooled = [value for x in (seen, cells) for value in (x.amax((2, 3)), x.mean((2, 3)))]
+        score: Tensor = self.linear(torch.cat(pooled, 1))[:, 0]
+        return score
 
 
 def _layer(inputs: int, outputs: int, kernel: int) -> nn.Module:

@@ -33,6 +33,8 @@ class DefectNetOptions(BackboneOptions):
         strides: the features that are fused, at the resolution of the smallest. 4 finds smaller defects and costs more.
         width: channels of the heads.
         tune_backbone: `auto` trains it too where defects or labels are known, and freezes it on good images alone.
+        decision_head: whether a head of its own gives the score, or the map's highest cell does. `auto`: where the
+            backbone is trained. On made defects alone such a head learns how they are made.
         backbone_rate: learning rate of the backbone as a share of the heads'.
         pixel_defects: share of the good images of a batch that get a synthetic defect in their pixels.
         feature_defects: whether the other good images get a copy with a synthetic defect in their features.
@@ -46,6 +48,7 @@ class DefectNetOptions(BackboneOptions):
     strides: Strides = (8, 16)
     width: Annotated[int, Field(ge=16, le=2048)] = 128
     tune_backbone: Literal["auto", "yes", "no"] = "auto"
+    decision_head: Literal["auto", "yes", "no"] = "auto"
     backbone_rate: Share = 0.1
     pixel_defects: Share = 0.5
     feature_defects: bool = True

@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -132,6 +133,20 @@ def test_views_that_are_not_contiguous_are_judged_by_their_pixels(inspector: Ins
 
 
 # --- nothing is ever silently OK ------------------------------------------------------------------------------------
+
+
+def test_class_scores_that_are_no_numbers_are_an_error_and_never_ok(tmp_path: Path) -> None:
+    model = graphs.graph(classes=True)
+    for node in model.graph.node:
+        node.output[:] = ["sound" if name == "classes" else name for name in node.output]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(np.nan, np.float32), "nan"))
+    model.graph.node.append(onnx.helper.make_node("Mul", ["sound", "nan"], ["classes"]))
+    path = graphs.write(tmp_path / "m.onnx", model, graphs.card(classes=["red", "green", "blue"]))
+    with Inspector(path, threads=1, warmup=0) as made:
+        judged = made.inspect(np.zeros((32, 32, 3), np.uint8))
+    assert judged.verdict is Verdict.ERROR
+    assert judged.classes is None
+    assert "class scores" in (judged.reason or "")
 
 
 @pytest.mark.parametrize("poison", ["nan", "inf"])
