@@ -44,7 +44,9 @@ def main(
     cells, run, model, report = out / "cells.csv", out / "run", out / "model.onnx", out / "report"
     results, overlays = out / "results.parquet", out / "overlays"
     say("1/6  Split 2,624 real images of solar cells", "data", "split", "elpv", "--out", str(cells), *SPLIT)
-    say("2/6  Train", "train", str(cells), "--out", str(run), "--budget", budget, "--restart")
+    settings = str(Path(__file__).with_suffix(".yaml"))
+    training = ["train", str(cells), "--out", str(run), "--config", settings, "--budget", budget, "--restart"]
+    say("2/6  Train", *training)
     say("3/6  Export to one file, with the proof that it judges alike", "export", str(run), "--out", str(model))
     say("4/6  Evaluate on images never trained on", "evaluate", str(model), str(cells), "--out", str(report))
     tests = out / "test.csv"

@@ -32,7 +32,7 @@ def _planned(root: Path, **changes: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("good", "bad", "network", "tuned"),
-    [(6, 4, "defectnet", "yes"), (50, 0, "defectnet", "no"), (6, 0, "patchcore", None)],
+    [(6, 4, "defectnet", "yes"), (60, 0, "patchcore", None), (6, 0, "patchcore", None)],
 )
 def test_the_default_network_follows_from_what_is_known(
     tmp_path: Path, good: int, bad: int, network: str, tuned: str | None
@@ -43,6 +43,12 @@ def test_the_default_network_follows_from_what_is_known(
     assert f"{good} good" in made.sentence
     if isinstance(made.config.model, DefectNetOptions):
         assert made.config.model.tune_backbone == tuned
+
+
+def test_defectnet_on_good_images_alone_leaves_the_backbone_as_it_is(tmp_path: Path) -> None:
+    made = _planned(class_folders(tmp_path, good=6, bad=0), **{"model.kind": "defectnet"})
+    assert isinstance(made.config.model, DefectNetOptions)
+    assert made.config.model.tune_backbone == "no"
 
 
 def test_kinds_without_good_images_are_told_apart(tmp_path: Path) -> None:
