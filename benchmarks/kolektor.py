@@ -22,7 +22,7 @@ from training.config import parse_change, read_config
 
 SHARES: dict[Split, float] = {"train": 0.50, "calibration": 0.15, "test": 0.35}
 ROWS = ["masks", "labels", "good"]
-SETTINGS: dict[str, Any] = {"input.width": 256, "input.height": 640, "hardware.cache": 1_000_000_000}
+SETTINGS: dict[str, Any] = {"input.width": 256, "input.height": 640, "batch": 8, "steps": 300, "evaluations": 5}
 
 
 def main() -> None:

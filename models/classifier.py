@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,6 +40,12 @@ class Classifier(Network):
                 f"the classifier tells two classes or more apart, and was given {list(classes)}.",
                 hint="With good images only, take defectnet or patchcore.",
             )
+        if options.views == 8 and spec.height != spec.width:
+            raise ConfigInvalid(
+                f"only a square can be turned by quarters, and the input is {spec.width} x {spec.height}.",
+                where="model.views",
+                hint="Take 4, or a square input.",
+            )
         self.options = options
         self.good = classes.index(options.good_class) if options.good_class in classes else None
         self.backbone = backbones.build(
@@ -49,9 +57,12 @@ class Classifier(Network):
 
     def forward(self, pixels: Tensor) -> Outputs:
         """Scores a batch; see the class."""
-        features = self.backbone(pixels)[-1]
+        features = self.backbone(_views(pixels, self.options.views))[-1]
         logits = self._logits(features)
         cells = F.conv2d(features, self.linear.weight[:, :, None, None], self.linear.bias).float()
+        if self.options.views > 1:
+            logits = torch.stack(logits.chunk(self.options.views)).mean(0)
+            cells = torch.stack(_undone(cells.chunk(self.options.views))).mean(0)
         score, evidence = self._kinds(logits, cells) if self.good is None else self._defects(logits, cells, self.good)
         return Outputs(score, evidence, logits)
 
@@ -97,6 +108,27 @@ class Classifier(Network):
         others = logits.masked_fill(first, -1e9)
         found = (cells * first[:, :, None, None]).sum(1)
         return others.logsumexp(1) - logits.amax(1), found - _evidence(others, cells)
+
+
+def _views(pixels: Tensor, count: int) -> Tensor:
+    """`[N, H, W, C]` and its mirrored and turned copies, one after another: `[count * N, H, W, C]`."""
+    views = [pixels]
+    if count > 1:
+        views += [pixels.flip(2), pixels.flip(1), pixels.flip(1, 2)]
+    if count > 4:
+        views += [view.transpose(1, 2) for view in views]
+    return torch.cat(views)
+
+
+def _undone(views: Sequence[Tensor]) -> list[Tensor]:
+    """Maps `[N, K, h, w]` of `_views`, turned back."""
+    upright = [view.transpose(2, 3) for view in views[4:]]
+    return [
+        part
+        for four in (list(views[:4]), upright)
+        if four
+        for part in (four[0], four[1].flip(3), four[2].flip(2), four[3].flip(2, 3))
+    ]
 
 
 def _odds(logits: Tensor, good: int) -> Tensor:

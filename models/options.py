@@ -69,6 +69,8 @@ class ClassifierOptions(BackboneOptions):
         dropout: on the averaged features.
         stochastic_depth: highest probability of leaving out a block in training (EfficientNet-Lite only).
         label_smoothing: share of the target that is spread over all classes.
+        views: over how many mirrored (4: both flips) and turned (8: quarter turns too, of square inputs) copies of the
+            image the scores are averaged, inside the graph. Time on the line grows with it.
     """
 
     kind: Literal["classifier"] = "classifier"
@@ -77,6 +79,7 @@ class ClassifierOptions(BackboneOptions):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     stochastic_depth: Annotated[float, Field(ge=0, lt=1)] = 0.1
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    views: Literal[1, 4, 8] = 1
 
 
 class PatchCoreOptions(BackboneOptions):

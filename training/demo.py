@@ -137,11 +137,13 @@ def _contact_sheet(model: Path, cells: Path, rows: list[dict[str, Any]], out: Pa
         *(("good, worst score", row) for row in good[-quarter:]),
     ]
     with Inspector(model) as inspector:
+        point = inspector.operating_point
+        above = None if point is None else point.pixel_above
         tiles = []
         for caption, row in chosen:
             image = read_image(row["path"])
             judged = inspector.inspect(image, name=row["path"])
-            tiles.append((f"{caption}: {judged.verdict}", draw(image, judged)))
+            tiles.append((f"{caption}: {judged.verdict}", draw(image, judged, above)))
     sheet = contact_sheet(tiles, columns=quarter, cell=300)
     write_bytes(out, cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
 

@@ -96,3 +96,23 @@ def test_a_good_image_and_a_defect_of_unknown_kind_pull_apart() -> None:
 def test_fewer_than_two_classes_are_refused(classes: tuple[str, ...]) -> None:
     with pytest.raises(ConfigInvalid, match="two classes"):
         models.build(ClassifierOptions(weights="random"), SPEC, classes)
+
+
+@pytest.mark.parametrize(("views", "turned"), [(4, False), (8, True)])
+def test_a_mirrored_or_turned_image_gets_the_same_score_and_the_map_turned_with_it(views: int, turned: bool) -> None:
+    spec = InputSpec(height=64, width=64, channels=1)
+    network = models.build(ClassifierOptions(views=views), spec, ("good", "crack")).eval()  # type: ignore[arg-type]
+    image = torch.randint(0, 256, (1, 64, 64, 1), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    with torch.no_grad():
+        plain, mirrored = network(image), network(image.flip(2))
+        upright = network(image.transpose(1, 2)) if turned else plain
+    assert mirrored.score == pytest.approx(plain.score, abs=1e-4)
+    torch.testing.assert_close(mirrored.map.flip(2), plain.map, atol=1e-4, rtol=1e-4)
+    if turned:
+        assert upright.score == pytest.approx(plain.score, abs=1e-4)
+        torch.testing.assert_close(upright.map.transpose(1, 2), plain.map, atol=1e-4, rtol=1e-4)
+
+
+def test_quarter_turns_of_what_is_no_square_are_refused() -> None:
+    with pytest.raises(ConfigInvalid, match="square"):
+        classifier(("good", "bad"), views=8)

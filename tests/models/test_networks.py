@@ -75,7 +75,7 @@ class TestClassifierOfKindsAndGood(Contract):
 
     @property
     def options(self) -> ModelOptions:
-        return ClassifierOptions(dropout=0.0, stochastic_depth=0.0)
+        return ClassifierOptions(dropout=0.0, stochastic_depth=0.0, views=4)
 
     def known(self, spec: InputSpec, mask: Tensor) -> Targets:
         return targets(spec, 4, defective=torch.tensor([0.0, 0.0, 1.0, 1.0]), kind=torch.tensor([1, 1, 0, 2]))
