@@ -15,7 +15,7 @@ SMALL: dict[str, Any] = {
     "input.width": 64,
     "input.height": 64,
     "batch": 8,
-    "steps": 24,
+    "steps": 80,
     "evaluations": 2,
     "hardware.threads": 1,
     "hardware.accelerator": "cpu",

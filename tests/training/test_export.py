@@ -115,7 +115,7 @@ def _with_bias(change: Callable[[Any], Any]) -> Callable[[onnx.ModelProto], None
     """Makes the graph another one than the network's: its decision's bias moves."""
 
     def spoil(model: onnx.ModelProto) -> None:
-        tensor = next(t for t in model.graph.initializer if t.name == "decide.bias")
+        tensor = next(t for t in model.graph.initializer if t.name == "decide.linear.bias")
         tensor.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(tensor)), tensor.name))
 
     return spoil
