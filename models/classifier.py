@@ -61,8 +61,9 @@ class Classifier(Network):
         logits = self._logits(features)
         cells = F.conv2d(features, self.linear.weight[:, :, None, None], self.linear.bias).float()
         if self.options.views > 1:
-            logits = torch.stack(logits.chunk(self.options.views)).mean(0)
-            cells = torch.stack(_undone(cells.chunk(self.options.views))).mean(0)
+            # Not by chunk(): its sizes would fix the batch in the exported graph.
+            logits = logits.reshape(self.options.views, -1, *logits.shape[1:]).mean(0)
+            cells = torch.stack(_undone(cells.reshape(self.options.views, -1, *cells.shape[1:]).unbind())).mean(0)
         score, evidence = self._kinds(logits, cells) if self.good is None else self._defects(logits, cells, self.good)
         return Outputs(score, evidence, logits)
 
