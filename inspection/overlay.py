@@ -132,6 +132,10 @@ def _heat(canvas: Rgb, scores: ScoreMap, pixel_above: float | None) -> Rgb:
     top = high if pixel_above is None or pixel_above <= low else pixel_above
     if top <= low:
         return canvas
+    if (
+        pixel_above is not None
+    ):  # only what is nearer to a defect than to the image's best place: a good part stays clear
+        low = (low + top) / 2
     level = np.clip((scores.full() - low) / (top - low), 0, 1)
     # Weak values stay clear, so that the part can be seen; a place at the threshold has the full colour.
     opacity = cv2.merge([HEAT * level**2] * 3)

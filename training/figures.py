@@ -189,7 +189,7 @@ def by_session(rows: Sequence[Row], promised: Sequence[Bound], confidence: float
 
 
 def named_kinds(rows: Sequence[Row], classes: Sequence[str], good_class: str = "good") -> KindsFound | None:
-    """How well kinds are named; None unless the network names kinds that the rows know.
+    """How well kinds are named; None unless the network names two that the rows know.
 
     Args:
         rows: judged images.
@@ -198,7 +198,7 @@ def named_kinds(rows: Sequence[Row], classes: Sequence[str], good_class: str = "
     """
     truths = [good_class if row.truth == "good" else row.kind for row in rows]
     known = [(t, row.said) for t, row in zip(truths, rows, strict=True) if t in classes and row.said in classes]
-    if not known or len(classes) < 2:
+    if len({truth for truth, _ in known}) < 2:  # with one kind alone there is nothing to mix up
         return None
     at = {name: index for index, name in enumerate(classes)}
     counts = [[0] * len(classes) for _ in classes]
