@@ -1,0 +1,1 @@
+"""Where frames come from: one small protocol, and the kinds of cameras that speak it."""

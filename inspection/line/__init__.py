@@ -1,0 +1,1 @@
+"""The line: cameras in, one verdict per part out, in time, and nothing lost."""

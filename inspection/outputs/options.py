@@ -1,0 +1,141 @@
+"""What a recipe says of an output: one model of options for each kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from inspection.modelfile import Value
+from inspection.quantities import Bytes, Count, Delay, Seconds
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Kinds = tuple[Literal["result", "alarm", "state"], ...]
+
+
+class OutputOptions(Value):
+    """What all kinds have in common.
+
+    Attributes:
+        name: in counters and alarms; None: its kind.
+        sends: which kinds of messages.
+        queue: messages that may wait in memory.
+        gate: this output drives the reject gate: a verdict that it cannot deliver in time is counted and alarmed, and
+            not sent late. Without it the output reports: what cannot be delivered is stored and sent later, in order.
+        lead: seconds that this output needs itself: verdicts are decided so much before the part's deadline.
+        spool: how much a reporting output may keep on disk while the other side is away; the oldest goes first.
+        retry_after, retry_at_most: between two tries, doubling from the one to the other.
+        timeout: one try may take so long.
+    """
+
+    name: str | None = None
+    sends: Kinds = ("result", "alarm", "state")
+    queue: Count = 1000
+    gate: bool = False
+    lead: Delay = 0.0
+    spool: Bytes = 100_000_000
+    retry_after: Seconds = 0.2
+    retry_at_most: Seconds = 30.0
+    timeout: Seconds = 5.0
+
+
+class Hold(Value):
+    """A verdict is held back until the part reaches the gate.
+
+    Attributes:
+        after: seconds after the trigger. encoder: counts of the belt's encoder after the trigger's own count.
+    """
+
+    after: Seconds | None = None
+    encoder: Annotated[int, Field(ge=1)] | None = None
+
+
+class Sparkplug(Value):
+    """Ids in the Sparkplug B namespace (`spBv1.0/GROUP/.../NODE/DEVICE`)."""
+
+    group: str
+    node: str
+    device: str
+
+
+class MqttOptions(OutputOptions):
+    """MQTT 3.1.1 or 5 with JSON or Sparkplug B (extra `mqtt`).
+
+    Attributes:
+        topic: of JSON messages, with `{kind}`, `{product}`, `{verdict}`, `{part}`, `{line}` replaced.
+        sparkplug: group, node and device ids instead of a topic.
+        username, password_env: the password is read from that environment variable. ca, certificate, key: TLS, as PEM.
+    """
+
+    kind: Literal["mqtt"]
+    host: str
+    port: Port | None = None  # None: 1883, or 8883 with TLS
+    version: Literal["3.1.1", "5"] = "5"
+    qos: Literal[0, 1, 2] = 1
+    retain: bool = False
+    client_id: str | None = None
+    topic: str = "inspection/{line}/{kind}"
+    sparkplug: Sparkplug | None = None
+    username: str | None = None
+    password_env: str | None = None
+    tls: bool = False
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    keepalive: Count = 30
+
+
+class WebhookOptions(OutputOptions):
+    """`POST` of JSON to a URL, signed with HMAC-SHA256 (`X-Inspection-Signature`)."""
+
+    kind: Literal["webhook"]
+    url: str
+    secret_env: str | None = None  # environment variable that holds the key
+    headers: dict[str, str] = Field(default_factory=dict)
+    ca: Path | None = None
+
+
+class ModbusOptions(OutputOptions):
+    """A Modbus TCP server with the registers of docs/modbus.md, for a PLC to poll (extra `modbus`).
+
+    Attributes:
+        hold: results become visible only when the part reaches the gate.
+        acknowledge: a PLC that has not acknowledged a result within this time makes the next one late.
+    """
+
+    kind: Literal["modbus"]
+    host: str = "127.0.0.1"
+    port: Port = 502
+    unit: Annotated[int, Field(ge=0, le=247)] = 1
+    acknowledge: Seconds | None = None
+    heartbeat: Seconds = 0.5
+    hold: Hold | None = None
+
+
+class OpcUaOptions(OutputOptions):
+    """An OPC UA server with the Machine Vision companion specification, OPC 40100-1 (extra `opcua`).
+
+    Attributes:
+        security: endpoints that are offered. users_env: environment variable with `name:password` pairs, separated by
+            commas. certificate, key: of the server; None: made at first start and kept in `store`.
+        trusted: folder of client certificates that may connect and of users' certificates; None: any client.
+        anonymous: whether a client without a user may connect; None: only where there are no users.
+    """
+
+    kind: Literal["opcua"]
+    host: str = "127.0.0.1"
+    port: Port = 4840
+    security: tuple[Literal["none", "sign", "encrypt"], ...] = ("none", "sign", "encrypt")
+    users_env: str | None = None
+    anonymous: bool | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    store: Path = Path("opcua")
+    trusted: Path | None = None
+
+
+AnyOutput = Annotated[
+    MqttOptions | WebhookOptions | ModbusOptions | OpcUaOptions,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,1 @@
+"""The record: every verdict, chained so that it can be proven, and the images that belong to it."""
