@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from inspection.errors import InspectionError
 from inspection.parts import Frame, PartResult
+
+Alarm = Callable[[str, str], None]
+"""Tells a person what went wrong: a short code that never changes, and one sentence."""
 
 
 class NotReady(InspectionError):

@@ -14,6 +14,17 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Kinds = tuple[Literal["result", "alarm", "state"], ...]
 
 
+class Hold(Value):
+    """A verdict is held back until the part reaches the gate.
+
+    Attributes:
+        after: seconds after the trigger. encoder: counts of the belt's encoder after the trigger's own count.
+    """
+
+    after: Seconds | None = None
+    encoder: Annotated[int, Field(ge=1)] | None = None
+
+
 class OutputOptions(Value):
     """What all kinds have in common.
 
@@ -27,6 +38,7 @@ class OutputOptions(Value):
         spool: how much a reporting output may keep on disk while the other side is away; the oldest goes first.
         retry_after, retry_at_most: between two tries, doubling from the one to the other.
         timeout: one try may take so long.
+        hold: results are delivered only when the part reaches the gate; in its order, not before.
     """
 
     name: str | None = None
@@ -38,17 +50,7 @@ class OutputOptions(Value):
     retry_after: Seconds = 0.2
     retry_at_most: Seconds = 30.0
     timeout: Seconds = 5.0
-
-
-class Hold(Value):
-    """A verdict is held back until the part reaches the gate.
-
-    Attributes:
-        after: seconds after the trigger. encoder: counts of the belt's encoder after the trigger's own count.
-    """
-
-    after: Seconds | None = None
-    encoder: Annotated[int, Field(ge=1)] | None = None
+    hold: Hold | None = None
 
 
 class Sparkplug(Value):
@@ -100,7 +102,6 @@ class ModbusOptions(OutputOptions):
     """A Modbus TCP server with the registers of docs/modbus.md, for a PLC to poll (extra `modbus`).
 
     Attributes:
-        hold: results become visible only when the part reaches the gate.
         acknowledge: a PLC that has not acknowledged a result within this time makes the next one late.
     """
 
@@ -110,7 +111,6 @@ class ModbusOptions(OutputOptions):
     unit: Annotated[int, Field(ge=0, le=247)] = 1
     acknowledge: Seconds | None = None
     heartbeat: Seconds = 0.5
-    hold: Hold | None = None
 
 
 class OpcUaOptions(OutputOptions):
