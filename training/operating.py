@@ -6,7 +6,12 @@ Pearson, Biometrika 1934), the Beta(k+1, n-k) quantile at 1 - d, is at most `a`.
 distribution-free tolerance limit (Wilks, Ann. Math. Stat. 1941): k depends on n, a and d alone, never on the scores,
 so choosing the threshold on the parts that prove it costs nothing. Any lower threshold keeps the promise too.
 
-A threshold that was picked by looking at the errors (lowest error, lowest cost, or the side for which nothing was
+Where costs are given, they are counted as if every part's score were spread a little (Horowitz, "A smoothed maximum
+score estimator", Econometrica 1992). The lowest plain count on a few hundred parts lies where luck left a gap: its
+error shrinks with the cube root of their number only (Kim and Pollard, Ann. Stat. 1990). A logistic fit would be
+steadier still, and wrong where labels are: it has no place for parts that score low and are called bad.
+
+A threshold that was picked by looking at the parts (lowest error, lowest cost, or the side for which nothing was
 asked) has no such fixed k, and Clopper-Pearson at the count it happens to have would promise too much. Its bound comes
 from a band that holds for all thresholds at once: tolerance limits at a few fixed ranks, two an octave, each at
 confidence 1 - d/ranks (Bonferroni), and a count takes the bound of the next rank. See docs/operating-point.md.
@@ -23,7 +28,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from inspection.errors import ConfigInvalid, DataInvalid
 from inspection.modelfile import Bound, Calibration, OperatingPoint
@@ -38,6 +43,8 @@ ONE_SIDED_RATE = 0.02
 # Gaps narrower than this share of the typical score are no place for a threshold: two computers' rounding of one image
 # differs by about 1e-6, and a verdict must not depend on which of them judges.
 NARROW = 2e-5
+
+MOST = 1000  # thresholds that are tried; of more parts, every so many
 
 LARGEST = float(np.finfo(np.float32).max)  # infinite scores become this: same order, and JSON can hold it
 
@@ -67,7 +74,7 @@ def choose(
         max_escape, max_overkill: the highest rates that are accepted, 0 to 1 (exclusive); each is promised with
             `confidence` on its own.
         confidence: one-sided, 0.5 to 1 (exclusive).
-        costs: choose the threshold of lowest cost on these parts instead; not together with a promise.
+        costs: choose the threshold of lowest expected cost among parts like these instead; not together with a promise.
         compared: how many networks were compared on these very parts before this one was taken (checkpoints, say).
             Each of them may have got lucky, so the risk is shared out among them (Bonferroni) and the promise holds
             for whichever was taken; it costs more parts.
@@ -93,9 +100,11 @@ def choose(
         rate_escape, rate_overkill = (None, ONE_SIDED_RATE) if good.size else (ONE_SIDED_RATE, None)
     allowed: tuple[int | None, int | None] = (None, None)
     if rate_escape is None and rate_overkill is None:
-        lower = upper = _cheapest(good, bad, both, costs)
+        lower = upper = _cheapest(good, bad, both, costs) if costs else _balanced(good, bad, both)
         how = (
-            f"lowest cost (escape {costs.escape:g}, overkill {costs.overkill:g})" if costs else "lowest balanced error"
+            f"lowest expected cost (escape {costs.escape:g}, overkill {costs.overkill:g})"
+            if costs
+            else "lowest balanced error"
         )
         method = f"{how}; {_BAND}"
     else:
@@ -264,19 +273,53 @@ def _gap(both: Scores, limit: float, *, down: bool) -> float:
     return float(under[0]) - reach / 20
 
 
-def _cheapest(good: Scores, bad: Scores, both: Scores, costs: Costs | None) -> float:
-    """The threshold of lowest cost; of several the one in the widest gap."""
-    weight_bad = costs.escape if costs else 1 / bad.size
-    weight_good = costs.overkill if costs else 1 / good.size
-    edges = [_gap(both, float(both[0]), down=True), _gap(both, float(both[-1]), down=False)]
-    wide = _wide(both, both)
-    candidates = np.concatenate([edges, ((both[1:] + both[:-1]) / 2)[wide]])
-    widths = np.concatenate([[0.0, 0.0], np.diff(both)[wide]])
-    escaped = np.searchsorted(bad, candidates, side="left")
-    scrapped = good.size - np.searchsorted(good, candidates, side="left")
+def _cheapest(good: Scores, bad: Scores, both: Scores, costs: Costs) -> float:
+    """The threshold of lowest expected cost: that of scores spread by a normal density of `_spread`.
+
+    Where no part need be judged wrongly, or all score alike, there is nothing to smooth.
+    """
+    spread = _spread(np.concatenate([good, bad]))
+    if good[-1] < bad[0] or not spread:
+        return _fewest(good, bad, both, costs.overkill, costs.escape)
+    places, _ = _places(both)
+    places = places[np.linspace(0, places.size - 1, min(places.size, MOST)).round().astype(int)]
+    true = np.concatenate([[-math.inf], places[1:-1], [math.inf]])  # beyond all scores all parts are judged alike
+    cost = [
+        costs.escape * special.ndtr((place - bad) / spread).sum()
+        + costs.overkill * special.ndtr((good - place) / spread).sum()
+        for place in true
+    ]
+    return float(places[np.argmin(cost)])
+
+
+def _spread(scores: Scores) -> float:
+    """The bandwidth of the normal reference rule (Silverman, "Density Estimation", 1986); 0: all scores are alike."""
+    quarter, rest = (float(np.percentile(scores, share)) for share in (25, 75))
+    wide = [width for width in (float(scores.std()), (rest - quarter) / 1.349) if width > NARROW * _typical(scores)]
+    return min(wide, default=0.0) * math.pow(scores.size, -0.2)
+
+
+def _balanced(good: Scores, bad: Scores, both: Scores) -> float:
+    """The threshold of lowest balanced error on these parts."""
+    return _fewest(good, bad, both, 1 / good.size, 1 / bad.size)
+
+
+def _fewest(good: Scores, bad: Scores, both: Scores, weight_good: float, weight_bad: float) -> float:
+    """The threshold of fewest wrong parts, by weight; of several the one in the widest gap."""
+    places, widths = _places(both)
+    escaped = np.searchsorted(bad, places, side="left")
+    scrapped = good.size - np.searchsorted(good, places, side="left")
     cost = weight_bad * escaped + weight_good * scrapped
     best = np.flatnonzero(cost <= cost.min() * (1 + 1e-12))
-    return float(candidates[best[widths[best].argmax()]])
+    return float(places[best[widths[best].argmax()]])
+
+
+def _places(both: Scores) -> tuple[Scores, Scores]:
+    """Where a threshold can be, ascending: below all scores, amid every gap, above all; and the gaps' widths."""
+    below, above = _gap(both, float(both[0]), down=True), _gap(both, float(both[-1]), down=False)
+    wide = _wide(both, both)
+    middles = ((both[1:] + both[:-1]) / 2)[wide]
+    return np.concatenate([[below], middles, [above]]), np.concatenate([[0.0], np.diff(both)[wide], [0.0]])
 
 
 def _wide(ascending: Scores, both: Scores) -> NDArray[np.bool_]:
