@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from inspection.modelfile import Value
-from inspection.quantities import Count, Seconds
+from inspection.quantities import Count, Delay, Seconds
 
 Depth = Literal[8, 10, 12, 16]
 
@@ -28,11 +29,13 @@ class GenICamOptions(CameraOptions):
     """A GigE Vision or USB3 Vision camera, through GenICam (extra `gige`).
 
     Attributes:
-        address: IP address (GigE Vision) or serial number.
+        address: IPv4 address (GigE Vision), or serial number (USB3 Vision).
         interface: address of the own network interface to reach it by; None: as the system routes.
         trigger: `software`: the line triggers it; `line1`, ...: a wire does, on that input; `free`: it runs by itself.
+            Any other TriggerSource of the camera is allowed too.
         pixel_format: name in the PFNC; None: as the camera stands. 10 and 12 bit arrive as uint16.
-        features: further GenICam features that are written at every start, such as ExposureTime: 5000.
+        width, height: of the region that is read out, at OffsetX and OffsetY in `features`, else 0; None: as it stands.
+        features: further GenICam features that are written at every start, in this order, such as ExposureTime: 5000.
         packet_size: bytes of a GVSP packet, or None for what the network's MTU allows.
     """
 
@@ -48,17 +51,32 @@ class GenICamOptions(CameraOptions):
 
 
 class StreamOptions(CameraOptions):
-    """A video file or a network stream (RTSP, ...) by PyAV (extra `video`)."""
+    """A network stream (RTSP over TCP, ...) or a video file, by PyAV (extra `video`).
+
+    Attributes:
+        url: `rtsp://...`, or a file's path.
+        timeout: a network stream that sends nothing for so long is lost.
+        loop: a file starts again at its end.
+        realtime: a file's frames come at its own rate, not as fast as they can be decoded.
+        mono: take the luminance alone.
+    """
 
     kind: Literal["stream"]
     url: str
-    loop: bool = False  # a file starts again at its end
-    realtime: bool = True  # a file's frames come at its own rate, not as fast as they can be decoded
-    mono: bool = False  # take the luminance alone
+    timeout: Seconds = 3.0
+    loop: bool = False
+    realtime: bool = True
+    mono: bool = False
 
 
 class DeviceOptions(CameraOptions):
-    """A camera of this machine (V4L2), or whatever else OpenCV opens."""
+    """A camera of this machine (V4L2), or whatever else OpenCV opens; 8 bit.
+
+    Attributes:
+        device: its number, its path (`/dev/video0`), a file, a numbered sequence of images (`frame_%04d.png`) or a URL.
+        width, height, rate: asked of the device, and refused when it gives another; None: as it stands.
+        mono: take the luminance alone.
+    """
 
     kind: Literal["device"]
     device: int | str
@@ -72,11 +90,13 @@ class FolderOptions(CameraOptions):
     """A folder that is watched; each image in it is a frame, taken only when it is whole.
 
     Attributes:
-        pattern: which files. part: a regular expression on the file's stem whose group `part` (or first group) is the
-            part's serial; None: by order.
-        done: folder into which judged files are moved; None: they stay.
-        existing: whether what lies there at the start is taken too.
-        settled: a file counts as whole when its size stood still for so long, or it was moved or closed.
+        pattern: which files, as in a shell. Hidden and temporary names (`.x`, `x~`, `x.tmp`, `x.part`) never are.
+        part: a regular expression that is searched in the file's name without its ending: its group `part` (or the
+            first group) is the part's serial, groups `lot` and `trigger` likewise where it has them; None: by order.
+        done: folder into which files are moved after they were handed out; None: they stay.
+        existing: whether what lies there at the first start is taken too.
+        settled: a file counts as whole when its size and time stood still for so long. 0 where whoever writes moves
+            whole files in: then it is taken as soon as it is seen.
     """
 
     kind: Literal["folder"]
@@ -85,7 +105,19 @@ class FolderOptions(CameraOptions):
     part: str | None = None
     done: Path | None = None
     existing: bool = True
-    settled: Seconds = 0.2
+    settled: Delay = 0.2
+
+    @field_validator("part")
+    @classmethod
+    def _has_a_group(cls, part: str | None) -> str | None:
+        if part is not None:
+            try:
+                expression = re.compile(part)
+            except re.error as error:
+                raise ValueError(f"is no regular expression: {error}") from error
+            if not expression.groups:
+                raise ValueError("has no group; write `(?P<part>...)` around the serial")
+        return part
 
 
 class PushedOptions(CameraOptions):
@@ -99,9 +131,10 @@ class ReplayOptions(CameraOptions):
     """A recording, or a folder or dataset of images, as if a camera saw it again.
 
     Attributes:
-        path: a folder of images, or a recording's folder (`inspection run --record`).
+        path: a folder of images (the line triggers each), or a recording's folder (`inspection run --record`).
         view: which view of a recording; None: the view it replays for.
         loop: starts again at its end. preload: decode all before the start and keep it in memory, as raw frames.
+        speed: of a recording: 1 its own takt, 2 twice as fast; None: as fast as frames are taken.
     """
 
     kind: Literal["replay"]
@@ -109,6 +142,7 @@ class ReplayOptions(CameraOptions):
     view: str | None = None
     loop: bool = False
     preload: bool = True
+    speed: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0
 
 
 AnyCamera = Annotated[
