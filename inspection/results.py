@@ -28,10 +28,12 @@ class Defect:
     score: float  # raw, monotone; the region's highest map value; compare only with the same model's
     box: tuple[int, int, int, int]  # x, y, width, height
     area: int  # original pixels under the map's cells that are above the model's pixel threshold
+    zone: str | None = None  # of a recipe's zones the one that holds most of the box; only a line knows zones
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"kind": self.kind, "score": self.score, "box": list(self.box), "area": self.area}
+        """Plain values for JSON; `zone` only where there is one."""
+        plain = {"kind": self.kind, "score": self.score, "box": list(self.box), "area": self.area}
+        return plain if self.zone is None else {**plain, "zone": self.zone}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from inspection.cameras.options import AnyCamera
+from inspection.cameras.options import AnyCamera, Depth
 from inspection.modelfile import OperatingPoint, Tiling, Value
 from inspection.outputs.options import AnyOutput
 from inspection.quantities import Count, Delay, Seconds
@@ -76,6 +76,7 @@ class View(Value):
 
     camera: AnyCamera
     model: Path
+    bit_depth: Depth | None = None
     regions: tuple[Region, ...] = ()
     ignore: tuple[Points, ...] = ()
     ignore_mask: Path | None = None
