@@ -120,19 +120,22 @@ class OpcUaOptions(OutputOptions):
         security: endpoints that are offered. users_env: environment variable with `name:password` pairs, separated by
             commas. certificate, key: of the server; None: made at first start and kept in `store`.
         trusted: folder of client certificates that may connect and of users' certificates; None: any client.
-        anonymous: whether a client without a user may connect; None: only where there are no users.
+        anonymous: whether a client without a user may connect; None: only where there are no users. Where there are
+            users, it may read and listen, but call no method.
+        results: the latest so many can be asked for by their id.
     """
 
     kind: Literal["opcua"]
     host: str = "127.0.0.1"
     port: Port = 4840
-    security: tuple[Literal["none", "sign", "encrypt"], ...] = ("none", "sign", "encrypt")
+    security: Annotated[tuple[Literal["none", "sign", "encrypt"], ...], Field(min_length=1)] = ("none", "sign", "encrypt")
     users_env: str | None = None
     anonymous: bool | None = None
     certificate: Path | None = None
     key: Path | None = None
     store: Path = Path("opcua")
     trusted: Path | None = None
+    results: Count = 1000
 
 
 AnyOutput = Annotated[
