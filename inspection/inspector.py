@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import copy
 import itertools
 import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -170,6 +171,24 @@ class Inspector:
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def judge(self, images: Sequence[tuple[str, Pixels]]) -> list[Inspection]:
+        """Judges some images at once: one network run for all that are not tiled.
+
+        An image that cannot be judged becomes an inspection with `Verdict.ERROR` and its reason; nothing is raised
+        for it, and it costs no other one.
+
+        Args:
+            images: name and pixels (`HxW` or `HxWx3` RGB, uint8 or uint16) of each.
+        """
+        return list(self._judge_batch([self._prepare_safely(index, item) for index, item in enumerate(images)]))
+
+    def sharing(self, *, tiling: Tiling | None = None, operating_point: OperatingPoint | None = None) -> Inspector:
+        """Another inspector on the same loaded model, with a tiling and thresholds of its own; None: the card's."""
+        other = copy.copy(self)
+        other.tiling = tiling if tiling is not None else self.card.tiling
+        other.operating_point = operating_point if operating_point is not None else self.card.operating_point
+        return other
 
     def close(self) -> None:
         """Frees the session and its memory. The inspector cannot be used afterwards."""
