@@ -102,7 +102,10 @@ class Settings:
         self._try(write, "width and height")
 
     def _check_format(self) -> None:
-        name = str(self._try(lambda: self._camera.get("PixelFormat"), "PixelFormat"))
+        try:
+            name = self._camera.get("PixelFormat")
+        except viva.GenicamError:  # a format that the camera's own description does not list: the first frame tells
+            return
         if not colour.is_readable(name):
             known = [entry for entry in self._camera.enum_entries("PixelFormat") if colour.is_readable(entry)]
             raise ConfigInvalid(

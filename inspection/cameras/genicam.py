@@ -13,7 +13,7 @@ from contextlib import suppress
 from inspection.cameras import colour, receive
 from inspection.cameras.camera import CameraLost
 from inspection.cameras.options import GenICamOptions
-from inspection.errors import MissingExtra
+from inspection.errors import ConfigInvalid, MissingExtra
 from inspection.parts import Frame
 
 try:
@@ -187,7 +187,11 @@ class GenICamCamera:
         if not _is_address(self._options.address):
             return self._reach_usb()
         interface = self._interface()
-        for seconds in (0.3, 1.2):  # a camera may take up to a second to answer
+        for seconds in (
+            0.1,
+            0.3,
+            1.2,
+        ):  # the search lasts as long as it may; a camera may take up to a second to answer
             for device in viva.discover(timeout_ms=round(1000 * seconds), iface=interface):
                 if device.ip == self._options.address:
                     return viva.connect_gige(device, iface=interface)
@@ -262,8 +266,15 @@ class GenICamCamera:
 
     def _frame(self, got: viva.Frame, received: float) -> Frame:
         damage = None if got.is_complete else self._damage(got)
+        readable = colour.is_readable(got.pixel_format)
         pixels = None
         if damage is None:
+            if not readable:
+                raise ConfigInvalid(
+                    f"the camera sends {got.pixel_format}, which is not read here.",
+                    where=self._where,
+                    hint="Set `pixel_format` to a mono, Bayer, RGB or YUV 4:2:2 format.",
+                )
             try:
                 pixels = colour.to_pixels(got.payload(), got.pixel_format, got.width, got.height, padding=got.padding_x)
             except colour.WrongSize as error:
@@ -274,7 +285,8 @@ class GenICamCamera:
             number=self._count.number(got.block_id),
             received=received,
             device_ns=None if ticks is None or self._tick is None else ticks * 1_000_000_000 // self._tick,
-            pixel_format=colour.pfnc(got.pixel_format),
+            # Where the packet that names format and size is missing, both are unknown.
+            pixel_format=colour.pfnc(got.pixel_format) if readable else "",
             damage=damage,
         )
 
