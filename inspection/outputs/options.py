@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from inspection.modelfile import Value
 from inspection.quantities import Bytes, Count, Delay, Seconds
@@ -18,11 +18,18 @@ class Hold(Value):
     """A verdict is held back until the part reaches the gate.
 
     Attributes:
-        after: seconds after the trigger. encoder: counts of the belt's encoder after the trigger's own count.
+        after: seconds after the trigger. encoder: counts of the belt's encoder after the trigger's own count; the
+            encoder may wrap at 32 bits. One of the two.
     """
 
     after: Seconds | None = None
-    encoder: Annotated[int, Field(ge=1)] | None = None
+    encoder: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.after is None) == (self.encoder is None):
+            raise ValueError("`hold` wants either `after` or `encoder`")
+        return self
 
 
 class OutputOptions(Value):
@@ -36,9 +43,13 @@ class OutputOptions(Value):
             not sent late. Without it the output reports: what cannot be delivered is stored and sent later, in order.
         lead: seconds that this output needs itself: verdicts are decided so much before the part's deadline.
         spool: how much a reporting output may keep on disk while the other side is away; the oldest goes first.
-        retry_after, retry_at_most: between two tries, doubling from the one to the other.
-        timeout: one try may take so long.
-        hold: results are delivered only when the part reaches the gate; in its order, not before.
+        retry_after, retry_at_most: between two tries, doubling from the one to the other; None: 30 s, and 1 s for the
+            gate.
+        breaker: failures in a row after which the other side counts as away: it is alarmed once, and from then on
+            there is one try every `retry_at_most` until one succeeds.
+        timeout: one try may take so long; then the sink is closed and opened again.
+        hold: results are delivered only when the part reaches the gate; in its order, not before. Alarms and states do
+            not wait for them.
     """
 
     name: str | None = None
@@ -48,9 +59,21 @@ class OutputOptions(Value):
     lead: Delay = 0.0
     spool: Bytes = 100_000_000
     retry_after: Seconds = 0.2
-    retry_at_most: Seconds = 30.0
+    retry_at_most: Seconds | None = None
+    breaker: Count = 5
     timeout: Seconds = 5.0
     hold: Hold | None = None
+
+    @model_validator(mode="after")
+    def _only_the_gate_holds(self) -> Self:
+        if self.hold is not None and not self.gate:
+            raise ValueError("`hold` is for the output that drives the gate: set `gate: true` too")
+        return self
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds between two tries, at most."""
+        return self.retry_at_most or (1.0 if self.gate else 30.0)
 
 
 class Sparkplug(Value):
@@ -99,10 +122,19 @@ class WebhookOptions(OutputOptions):
 
 
 class ModbusOptions(OutputOptions):
-    """A Modbus TCP server with the registers of docs/modbus.md, for a PLC to poll (extra `modbus`).
+    """A Modbus TCP server with the registers of docs/modbus.md, for a PLC to poll and to command.
 
     Attributes:
-        acknowledge: a PLC that has not acknowledged a result within this time makes the next one late.
+        host: the address it listens at. There is no login in Modbus: name the one that faces the PLC.
+        port: 502 wants the right to listen below 1024; 0 takes any that is free.
+        unit: the unit id that is answered, beside 0 and 255, which mean the machine itself.
+        acknowledge: a result counts as delivered when the PLC acknowledged it, which it must do within this time (less
+            than `timeout`); the next one waits. None: it is delivered when it stands in the registers, and the next
+            one replaces it.
+        heartbeat: the counter for the PLC rises every so many seconds.
+        watchdog: the PLC's own heartbeat register must change within this time; None: it need not.
+        classes: kinds of defect in the order of their numbers for the PLC, from 0.
+        connections: at a time; one more closes the one that was silent for longest.
     """
 
     kind: Literal["modbus"]
@@ -111,6 +143,15 @@ class ModbusOptions(OutputOptions):
     unit: Annotated[int, Field(ge=0, le=247)] = 1
     acknowledge: Seconds | None = None
     heartbeat: Seconds = 0.5
+    watchdog: Seconds | None = None
+    classes: tuple[str, ...] = ()
+    connections: Count = 8
+
+    @model_validator(mode="after")
+    def _acknowledged_in_time(self) -> Self:
+        if self.acknowledge is not None and self.acknowledge >= self.timeout:
+            raise ValueError(f"`acknowledge` must be shorter than one try may take, `timeout: {self.timeout:g}`")
+        return self
 
 
 class OpcUaOptions(OutputOptions):
