@@ -169,7 +169,11 @@ class OpcUaOptions(OutputOptions):
     kind: Literal["opcua"]
     host: str = "127.0.0.1"
     port: Port = 4840
-    security: Annotated[tuple[Literal["none", "sign", "encrypt"], ...], Field(min_length=1)] = ("none", "sign", "encrypt")
+    security: Annotated[tuple[Literal["none", "sign", "encrypt"], ...], Field(min_length=1)] = (
+        "none",
+        "sign",
+        "encrypt",
+    )
     users_env: str | None = None
     anonymous: bool | None = None
     certificate: Path | None = None

@@ -10,11 +10,21 @@ from inspection.parts import PartResult
 
 
 class DeliveryFailed(InspectionError):
-    """The other side did not take the message; trying again may help."""
+    """The other side did not take the message; trying again may help.
+
+    Args:
+        retry_after: seconds that the other side asked to wait before the next try.
+    """
 
     code = "delivery-failed"
     exit_code = 9
     status = 502
+
+    def __init__(
+        self, what: str, *, where: str | None = None, hint: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.retry_after = retry_after
 
 
 class DeliveryRefused(DeliveryFailed):

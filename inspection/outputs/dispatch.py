@@ -1,0 +1,472 @@
+"""What an output does next, decided without threads and without a clock of its own, so that time can be simulated.
+
+Every message that was taken is, at every moment, in exactly one place: delivered, refused, late, dropped, or waiting:
+`taken + recovered = delivered + refused + late + dropped + waiting`. `recovered` are those that an earlier run left in
+the spool.
+
+A reporting output writes each message to its spool before it tries to deliver it. An output for the gate keeps them in
+memory: a verdict that comes late is of no use there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+from inspection.outputs.options import OutputOptions
+from inspection.outputs.sink import DeliveryFailed, DeliveryRefused, Message
+from inspection.outputs.spool import Spool
+
+Outcome = BaseException | None
+State = Literal["connected", "trying", "away"]
+
+_FOREVER = float("inf")
+_ALARM_EVERY = 1.0  # seconds between two alarms about losses of the same sort; each says how many there were
+_DISK_EVERY = 1.0  # seconds between two tries of a disk that is full, and between two `fdatasync`
+_LONGEST_ASKED = 3600.0  # seconds that the other side may ask us to wait
+_RECENT = 64  # stored messages that are also kept in memory, so that a sink that keeps up gets them with their result
+
+
+@dataclass(slots=True)
+class Try:
+    """One call of the sink: deliver `message`, or open it where there is none.
+
+    Attributes:
+        ends: monotonic seconds; a call that takes longer hangs.
+        stored: the message is (still) in the spool. pushed_out: it was, until that was full.
+        counted: the message was counted late meanwhile.
+    """
+
+    message: Message | None
+    ends: float
+    stored: bool = False
+    pushed_out: bool = False
+    counted: bool = False
+
+    @property
+    def from_memory(self) -> bool:
+        """Whether the message comes back to memory when the call fails."""
+        return self.message is not None and not self.stored and not self.pushed_out
+
+
+class Dispatch:
+    """The waiting messages of one output, its breaker and its counters.
+
+    `put`, `turn`, `counters` and `state` may be called from any thread; all else is the courier's alone.
+
+    Args:
+        spool: where a reporting output stores; None: memory only, as for a gate.
+    """
+
+    def __init__(
+        self, options: OutputOptions, *, name: str, spool: Spool | None, chance: random.Random | None = None
+    ) -> None:
+        self._options = options
+        self._name = name
+        self._spool = spool
+        self._chance = chance or random.Random()
+        self._lock = threading.Lock()
+        self._memory: deque[Message] = deque()  # what waits in memory, oldest first
+        self._storing: list[Message] = []  # what is being written to the spool
+        self._recent: deque[Message] = deque()  # the newest of the spool's messages
+        self._stored = len(spool) if spool else 0  # messages in the spool
+        self._try: Try | None = None
+        self._encoder: int | None = None
+        self._earliest = _FOREVER  # no deadline in memory is before this
+        self._opened = self._closed = self._away = self._retrying = False
+        self._failures = 0  # in a row
+        self._next_try = 0.0
+        self._disk_broken = False
+        self._disk_next = self._sync_next = 0.0
+        self._alarms: list[tuple[str, str]] = []
+        self._losses: dict[str, tuple[int, str]] = {}  # not alarmed yet: how many, and what happened to the last
+        self._loss_next: dict[str, float] = {}
+        self._recovered = self._stored
+        self._taken = self._delivered = self._retried = self._failed = 0
+        self._refused = self._late = self._dropped = 0
+        if spool and spool.damaged:
+            self._alarms.append(
+                ("output-damaged", f"{name}: {spool.damaged} stored messages are damaged and were passed over.")
+            )
+
+    # -- from any thread -----------------------------------------------------------------------------------------
+
+    def put(self, message: Message) -> None:
+        """Takes a message. The queue of a gate that is full drops it, for those before it are wanted sooner; a
+        reporting output, which only comes to this when its disk is full, drops the oldest."""
+        with self._lock:
+            self._taken += 1
+            if self._closed or (self._options.gate and len(self._memory) >= self._options.queue):
+                self._lose("dropped", message)
+                return
+            if len(self._memory) >= self._options.queue:
+                self._lose("dropped", self._memory.popleft())
+            self._memory.append(message)
+            if message.deadline is not None:
+                self._earliest = min(self._earliest, message.deadline)
+
+    def turn(self, encoder: int) -> None:
+        """The belt's encoder stands at this count."""
+        with self._lock:
+            self._encoder = encoder
+
+    def counters(self) -> dict[str, int]:
+        """`taken`, `recovered` (found in the spool at the start); `delivered`, `refused`, `late`, `dropped`, `waiting`;
+        `spooled`: of the waiting, on disk. `failed`: tries to deliver or connect; `retried`: repeated deliveries."""
+        with self._lock:
+            return {
+                "taken": self._taken,
+                "recovered": self._recovered,
+                "delivered": self._delivered,
+                "refused": self._refused,
+                "late": self._late,
+                "dropped": self._dropped,
+                "waiting": self._waiting(),
+                "spooled": self._stored,
+                "failed": self._failed,
+                "retried": self._retried,
+            }
+
+    @property
+    def state(self) -> State:
+        """`away` while the breaker is open; `trying` before the first and after a failed try; else `connected`."""
+        if self._away:
+            return "away"
+        return "connected" if self._opened and not self._failures else "trying"
+
+    # -- the courier's -------------------------------------------------------------------------------------------
+
+    def step(self, now: float, *, free: bool = True) -> Try | None:
+        """Brings everything up to `now`; the call to make next, if the sink is `free` and there is one."""
+        self._store(now)
+        with self._lock:
+            self._expire(now)
+            self._say_losses(now)
+        if self._failures and now >= self._sync_next:
+            self._sync(now)
+        if not free or self._try is not None or now < self._next_try:
+            return None
+        ends = now + self._options.timeout
+        if not self._opened:
+            self._try = Try(None, ends)
+            return self._try
+        oldest = self._oldest_stored() if self._spool is not None and self._stored else None
+        with self._lock:
+            if oldest is not None:
+                self._try = Try(oldest, ends, stored=True)
+            elif (index := self._ready(now)) is not None:
+                self._try = Try(self._memory[index], ends)
+                del self._memory[index]
+            if self._try is not None and self._retrying:
+                self._retried += 1
+                self._retrying = False
+            return self._try
+
+    def done(self, error: Outcome, now: float, *, lost: bool = False) -> None:
+        """The call has come back at `now`.
+
+        Args:
+            error: what it raised. lost: the sink must be opened again.
+        """
+        call = self._try
+        if call is None:
+            return
+        over = call.message is not None and (error is None or isinstance(error, DeliveryRefused))
+        if over and call.stored:
+            self._pop_stored(now)
+        with self._lock:
+            self._try = None
+            if call.message is None:
+                self._opened = error is None
+            else:
+                self._settle(call, call.message, error, now)
+                self._opened = self._opened and not lost
+            if over or (error is None and not self._waiting()):
+                self._count_success()
+            elif error is not None:
+                self._count_failure(error, now)
+
+    @property
+    def call(self) -> Try | None:
+        """The call that is being made."""
+        return self._try
+
+    def wake(self, now: float, *, free: bool = True) -> float:
+        """When to `step` again although nothing happens: monotonic seconds, or infinity."""
+        with self._lock:
+            times = [_FOREVER]
+            times += [self._loss_next.get(sort, now) for sort in self._losses]
+            if self._options.gate:
+                times.append(self._earliest)
+            if self._disk_broken and self._memory and not (self._try is not None and self._try.from_memory):
+                times.append(self._disk_next)
+            if self._try is not None:
+                times.append(self._try.ends)
+                if self._options.gate and self._try.message is not None and not self._try.counted:
+                    times.append(_FOREVER if self._try.message.deadline is None else self._try.message.deadline)
+            elif free:
+                if not self._opened or self._stored or self._ready(now) is not None:
+                    times.append(self._next_try)
+                elif self._options.hold is not None and self._options.hold.after is not None:
+                    results = (message.result for message in self._memory if message.result is not None)
+                    if (first := next(results, None)) is not None:
+                        times.append(first.trigger.at + self._options.hold.after)
+            return min(times)
+
+    def alarms(self) -> list[tuple[str, str]]:
+        """What is to be alarmed since the last call: code and sentence."""
+        with self._lock:
+            alarms, self._alarms = self._alarms, []
+            return alarms
+
+    def drain(self, now: float) -> None:
+        """No more messages; those that wait are tried at once, whatever the breaker says."""
+        with self._lock:
+            self._closed = True
+            self._next_try = min(self._next_try, now)
+
+    def idle(self) -> bool:
+        """Whether nothing waits."""
+        with self._lock:
+            return not self._waiting()
+
+    def abandon(self, now: float) -> None:
+        """The end: what waits goes to the spool, and without one is dropped. A call that has not come back counts as
+        failed."""
+        if self._try is not None:
+            self.done(DeliveryFailed(f"{self._name} was closed while it delivered."), now, lost=True)
+        self._disk_next = now
+        self._store(now)
+        with self._lock:
+            self._expire(now)
+            while self._memory:
+                self._lose("dropped", self._memory.popleft())
+            self._loss_next.clear()
+            self._say_losses(now)
+        if self._spool is not None:
+            self._spool.close()
+
+    # -- places of messages ----------------------------------------------------------------------------------------
+
+    def _waiting(self) -> int:
+        call = self._try
+        alone = call is not None and call.message is not None and not call.stored and not call.counted
+        return len(self._memory) + len(self._storing) + self._stored + alone
+
+    def _ready(self, now: float) -> int | None:
+        """Index of the next message in memory that may go: the oldest, or with `hold` the oldest that is not held."""
+        if self._spool is not None and not self._disk_broken:
+            return None  # it goes to the spool first
+        hold = self._options.hold
+        held = False
+        for index, message in enumerate(self._memory):
+            result = message.result
+            if hold is None or result is None:
+                return index
+            if held:
+                continue
+            if hold.after is not None:
+                held = now < result.trigger.at + hold.after
+            elif hold.encoder is not None:
+                held = not _reached(self._encoder, result.trigger.encoder, hold.encoder)
+            if not held:
+                return index
+        return None
+
+    def _settle(self, call: Try, message: Message, error: Outcome, now: float) -> None:
+        if call.stored and (error is None or isinstance(error, DeliveryRefused)):
+            self._stored -= 1
+            self._trim_recent()
+        if call.counted:
+            return
+        if self._is_late(message, now):
+            self._lose("late", message)
+        elif error is None:
+            self._delivered += 1
+        elif isinstance(error, DeliveryRefused):
+            self._lose("refused", message, str(error))
+        elif call.pushed_out:
+            self._lose("dropped", message)
+        else:
+            self._retrying = True
+            if call.from_memory:
+                self._memory.appendleft(message)
+                if message.deadline is not None:
+                    self._earliest = min(self._earliest, message.deadline)
+
+    def _is_late(self, message: Message, now: float) -> bool:
+        return self._options.gate and message.deadline is not None and message.deadline <= now
+
+    def _expire(self, now: float) -> None:
+        """Counts what is late; that may also be what is just being delivered, should it arrive all the same."""
+        call = self._try
+        if call is not None and call.message is not None and not call.counted and self._is_late(call.message, now):
+            call.counted = True
+            self._lose("late", call.message)
+        if not self._options.gate or now < self._earliest:
+            return
+        kept: deque[Message] = deque()
+        for message in self._memory:
+            if self._is_late(message, now):
+                self._lose("late", message)
+            else:
+                kept.append(message)
+        self._memory = kept
+        self._earliest = min((m.deadline for m in kept if m.deadline is not None), default=_FOREVER)
+
+    def _lose(self, sort: Literal["late", "dropped", "refused"], message: Message, why: str = "") -> None:
+        if sort == "late":
+            self._late += 1
+        elif sort == "dropped":
+            self._dropped += 1
+        else:
+            self._refused += 1
+        if message.kind != "alarm":  # an alarm about a lost alarm would be the next one to be lost
+            part = message.result.trigger.part if message.result is not None else message.body.get("part")
+            what = f"part {part}" if message.kind == "result" else f"message {message.sequence} ({message.kind})"
+            self._count_loss(sort, 1, f"the last one: {what}{': ' if why else ''}{why}")
+
+    def _count_loss(self, sort: str, number: int, last: str) -> None:
+        self._losses[sort] = (self._losses.get(sort, (0, ""))[0] + number, last)
+
+    # -- the disk --------------------------------------------------------------------------------------------------
+
+    def _store(self, now: float) -> None:
+        """Moves what is in memory to the spool: outside the lock, for `put` must not wait for a disk."""
+        if self._spool is None or (self._disk_broken and now < self._disk_next):
+            return
+        with self._lock:
+            # What is in hand from memory is older than the rest, and comes back to memory if it fails.
+            if self._try is not None and self._try.from_memory:
+                return
+            self._storing = list(self._memory)
+            self._memory.clear()
+        broken: OSError | None = None
+        written = False
+        while self._storing and broken is None:
+            message = self._storing[0]
+            try:
+                pushed_out = self._spool.append(message)
+            except OSError as error:
+                broken = error
+            except (ValueError, TypeError) as error:
+                with self._lock:
+                    self._lose("refused", self._storing.pop(0), f"it is not JSON: {error}.")
+            else:
+                written = True
+                with self._lock:
+                    self._storing.pop(0)
+                    self._count_stored(message, pushed_out)
+        with self._lock:
+            if self._storing:
+                self._memory.extendleft(reversed(self._storing))
+                self._storing = []
+                while len(self._memory) > self._options.queue:
+                    self._lose("dropped", self._memory.popleft())
+            if broken is not None or written:
+                self._say_disk(broken, now)
+
+    def _count_stored(self, message: Message, pushed_out: int) -> None:
+        call = self._try
+        self._recent.append(message)
+        self._stored += 1 - pushed_out
+        if pushed_out and call is not None and call.stored:
+            call.stored, call.pushed_out = False, True  # it is in hand alone now
+            pushed_out -= 1
+        if pushed_out:
+            self._dropped += pushed_out
+            self._count_loss("dropped", pushed_out, f"the oldest, for the spool of {self._options.spool} bytes is full")
+        self._trim_recent()
+
+    def _trim_recent(self) -> None:
+        while len(self._recent) > min(self._stored, _RECENT):
+            self._recent.popleft()
+
+    def _oldest_stored(self) -> Message | None:
+        if len(self._recent) == self._stored:
+            return self._recent[0]
+        assert self._spool is not None
+        message = self._spool.peek()
+        with self._lock:
+            gone, self._stored = self._stored - len(self._spool), len(self._spool)
+            self._dropped += gone
+            self._trim_recent()
+            if gone:
+                self._alarms.append(("output-damaged", f"{self._name}: {gone} stored messages could not be read."))
+        return message
+
+    def _pop_stored(self, now: float) -> None:
+        assert self._spool is not None
+        try:
+            self._spool.pop()
+        except OSError as error:  # it is gone for this run, and would be delivered again by the next one
+            with self._lock:
+                self._say_disk(error, now)
+
+    def _sync(self, now: float) -> None:
+        """While the other side is away, against a power cut as well. What goes wrong here shows at the next write."""
+        self._sync_next = now + _DISK_EVERY
+        if self._spool is not None:
+            with contextlib.suppress(OSError):
+                self._spool.sync()
+
+    # -- what a person must know -----------------------------------------------------------------------------------
+
+    def _count_failure(self, error: BaseException, now: float) -> None:
+        self._failed += 1
+        self._failures += 1
+        longest = self._options.longest_wait
+        wait = min(self._options.retry_after * 2.0 ** min(self._failures - 1, 60), longest)
+        if self._failures >= self._options.breaker:
+            wait = longest
+            if not self._away:
+                self._away = True
+                self._alarms.append(
+                    ("output-away", f"{self._name}: {self._failures} tries in a row failed, the last one: {error}")
+                )
+        wait *= self._chance.uniform(0.5, 1.0)  # so that not all lines of a plant come back in the same moment
+        if isinstance(error, DeliveryFailed) and error.retry_after is not None:
+            wait = max(wait, min(error.retry_after, _LONGEST_ASKED))
+        self._next_try = now + wait
+
+    def _count_success(self) -> None:
+        self._failures = 0
+        if self._away:
+            self._away = False
+            self._alarms.append(("output-back", f"{self._name}: it takes messages again."))
+
+    def _say_disk(self, error: OSError | None, now: float) -> None:
+        if error is not None:
+            self._disk_next = now + _DISK_EVERY
+            if not self._disk_broken:
+                reason = error.strerror or error
+                self._alarms.append(
+                    ("output-disk", f"{self._name}: cannot store messages ({reason}); the newest are kept in memory.")
+                )
+        elif self._disk_broken:
+            self._alarms.append(("output-disk-back", f"{self._name}: messages are stored on disk again."))
+        self._disk_broken = error is not None
+
+    def _say_losses(self, now: float) -> None:
+        for sort in [s for s in self._losses if now >= self._loss_next.get(s, 0.0)]:
+            number, last = self._losses.pop(sort)
+            self._loss_next[sort] = now + _ALARM_EVERY
+            self._alarms.append((f"output-{sort}", f"{self._name}: {number} {_SORTS[sort]}; {last}."))
+
+
+_SORTS = {
+    "late": "not delivered before the deadline, and not sent any more",
+    "dropped": "dropped, because more waited than may wait",
+    "refused": "refused by the other side for good",
+}
+
+
+def _reached(encoder: int | None, trigger: int | None, distance: int) -> bool:
+    """Whether the belt has gone `distance` counts since the trigger; a count of 32 bits may have wrapped meanwhile."""
+    if encoder is None or trigger is None:
+        return False
+    return (encoder - trigger - distance) % 2**32 < 2**31

@@ -1,0 +1,73 @@
+"""Messages, and helpers to wait for a condition, that the tests of the outputs share."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from inspection.outputs.sink import Message
+from inspection.parts import PartResult, Trigger, ViewResult
+from inspection.results import Verdict
+
+
+def message(number: int, kind: Any = "state", *, deadline: float | None = None) -> Message:
+    """A message without a part."""
+    return Message(kind=kind, sequence=number, wall=1.7e9 + number, body={"number": number}, deadline=deadline)
+
+
+def result(
+    number: int,
+    *,
+    at: float = 0.0,
+    deadline: float | None = None,
+    encoder: int | None = None,
+    verdict: Verdict = Verdict.OK,
+) -> Message:
+    """The verdict on a part with two views."""
+    part = PartResult(
+        trigger=Trigger(
+            number=number, part=f"P{number}", product="bolt", lot="L7", at=at, wall=1.7e9 + number, encoder=encoder
+        ),
+        verdict=verdict,
+        views=(
+            ViewResult(view="top", verdict=verdict, frame=number, seconds={"judged": 0.2}),
+            ViewResult(view="side", verdict=Verdict.OK, frame=number, seconds={"judged": 0.25}),
+        ),
+        decided=at + 0.3,
+        deadline=deadline if deadline is not None else at + 1.0,
+        recipe="bolt",
+        recipe_hash="ab" * 32,
+        kind="scratch" if verdict is Verdict.NG else None,
+        seconds={"last_frame": 0.1, "decided": 0.3},
+    )
+    return Message(
+        kind="result",
+        sequence=number,
+        wall=1.7e9 + number,
+        body={**part.to_dict(), "score": 0.5},
+        result=part,
+        deadline=deadline,
+    )
+
+
+def wait_for(condition: Callable[[], object], timeout: float = 30.0) -> None:
+    """Returns when `condition` holds; fails when it does not within `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, "the condition never held"
+        time.sleep(0.002)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def accounted(counters: dict[str, int]) -> bool:
+    """Whether every message that was taken is in exactly one place."""
+    gone = sum(counters[place] for place in ("delivered", "refused", "late", "dropped"))
+    return counters["taken"] + counters["recovered"] == gone + counters["waiting"]
