@@ -1,14 +1,15 @@
-"""Writing results so that a reader never sees half of one."""
+"""Finding images, and writing results so that a reader never sees half of one."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from inspection.errors import OutputUnwritable
+from inspection.errors import DataInvalid, OutputUnwritable
+from inspection.pixels import ENDINGS
 
 
 @contextlib.contextmanager
@@ -62,3 +63,31 @@ def unwritable(path: Path, error: OSError) -> OutputUnwritable:
         where=str(path),
         hint="Choose a folder that can be written and has room; what was there before is untouched.",
     )
+
+
+def find_images(given: Iterable[Path], *, without: Path | None = None) -> Iterator[Path]:
+    """The image files behind files and folders: files as they are, folders searched, sorted, without hidden ones.
+
+    Args:
+        given: what the user named.
+        without: a folder that is not searched, because pictures are written into it.
+
+    Raises:
+        DataInvalid: a folder holds no image.
+    """
+    for path in given:
+        if not path.is_dir():
+            yield path  # whether it is there is found out when it is read, and said beside the others' verdicts
+            continue
+        found = sorted(
+            file
+            for file in path.rglob("*")
+            if file.name.lower().endswith(ENDINGS)
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            and (without is None or not file.is_relative_to(without))
+        )
+        if not found:
+            raise DataInvalid(
+                "the folder holds no image.", where=str(path), hint=f"It is searched for {', '.join(ENDINGS)}."
+            )
+        yield from found

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
 from rich.markup import escape
 from rich.table import Table
 
-from inspection.errors import ConfigInvalid, DataInvalid, OutputUnwritable
-from inspection.files import write_bytes
+from inspection.errors import ConfigInvalid, OutputUnwritable
+from inspection.files import find_images, write_bytes
 from inspection.inspector import Inspector
 from inspection.modelfile import OperatingPoint, Tiling
 from inspection.overlay import draw
-from inspection.pixels import ENDINGS, read_image
+from inspection.pixels import read_image
 from inspection.progress import stdout, track
 from inspection.results import Inspection, Verdict
 
@@ -44,7 +43,7 @@ def judge_files(
         DataInvalid: a folder without images. ConfigInvalid: thresholds that make no operating point, a tiling that
         cannot be. OutputUnwritable: the overlays. And all that `Inspector` raises.
     """
-    images = list(find(given, without=overlays))
+    images = list(find_images(given, without=overlays))
     counts: Counter[Verdict] = Counter()
     table = Table("image", "verdict", "score", "kind", "defects", "why", box=None, pad_edge=False)
     table.columns[0].overflow = "fold"
@@ -72,34 +71,6 @@ def judge_files(
         if overlays is not None:
             out.print(f"pictures in {escape(str(overlays))}", soft_wrap=True)
     return max((EXIT_CODES[verdict] for verdict in counts), key=list(EXIT_CODES.values())[::-1].index)
-
-
-def find(given: Iterable[Path], *, without: Path | None = None) -> Iterator[Path]:
-    """The image files behind files and folders: files as they are, folders searched, sorted, without hidden ones.
-
-    Args:
-        given: what the user named.
-        without: a folder that is not searched, because pictures are written into it.
-
-    Raises:
-        DataInvalid: a folder holds no image.
-    """
-    for path in given:
-        if not path.is_dir():
-            yield path  # whether it is there is found out when it is read, and said beside the others' verdicts
-            continue
-        found = sorted(
-            file
-            for file in path.rglob("*")
-            if file.name.lower().endswith(ENDINGS)
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            and (without is None or not file.is_relative_to(without))
-        )
-        if not found:
-            raise DataInvalid(
-                "the folder holds no image.", where=str(path), hint=f"It is searched for {', '.join(ENDINGS)}."
-            )
-        yield from found
 
 
 def _tiling(given: tuple[float, float] | None) -> Tiling | None:
