@@ -214,6 +214,12 @@ CODES = {
     "record-storer": 90,
     "record-retention": 91,
     "record-database": 92,
+    "chain-broken": 93,
+    "opcua-certificate": 100,
+    "opcua-change-over": 101,
+    "opcua-client-refused": 102,
+    "opcua-login-refused": 103,
+    "opcua-unprotected": 104,
 }
 """Numbers of `code`, `alarm` and `problem`; 0: none, 999: one that this map does not number yet."""
 

@@ -226,7 +226,8 @@ class ModbusServer:
         limit: connections at a time. One more closes the one that was silent for longest, as the messaging guide says:
             a PLC that was switched off leaves connections behind, and must get in again.
         tick: called every `every` seconds in the server's thread.
-        failed: told what was raised where nothing may be raised: by the memory or by `tick`.
+        failed: told what was raised where nothing may be raised: by the memory, which ends that connection, or by
+            `tick`, which goes on. Not told twice in a row of the same.
     """
 
     def __init__(
@@ -251,7 +252,8 @@ class ModbusServer:
         self._name = name
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
+        self._stopping = asyncio.Event()
+        self._told = ""  # what failed last, until a tick succeeds
 
     def start(self, host: str, port: int) -> None:
         """Listens; raises OSError. Port 0 takes any that is free, and `port` says which."""
@@ -270,13 +272,10 @@ class ModbusServer:
 
     def stop(self) -> None:
         """Closes all connections and ends the thread. May be called twice and from any thread but its own."""
-        if not self._stopping.is_set():
-            self._stopping.set()
-            if self._thread is None:
-                self._loop.close()
-            else:
-                self._loop.call_soon_threadsafe(self._loop.stop)
-        if self._thread is not None:
+        if self._thread is None:
+            self._loop.close()
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
 
     def admit(self, connection: _Connection) -> None:
@@ -290,26 +289,30 @@ class ModbusServer:
         self.connections.add(connection)
 
     def _run(self, listener: socket.socket) -> None:
-        loop = self._loop
-        asyncio.set_event_loop(loop)
-        loop.set_exception_handler(self._report)
         try:
-            server = loop.run_until_complete(loop.create_server(lambda: _Connection(self), sock=listener))
-            loop.call_soon(self._beat)
-            loop.run_forever()
-            server.close()
-            for connection in list(self.connections):
-                if connection.transport is not None:
-                    connection.transport.abort()
-            loop.run_until_complete(asyncio.sleep(0))
+            self._loop.run_until_complete(self._serve(listener))
         finally:
-            loop.close()
+            self._loop.close()
+
+    async def _serve(self, listener: socket.socket) -> None:
+        self._loop.set_exception_handler(self._report)
+        server = await self._loop.create_server(lambda: _Connection(self), sock=listener)
+        self._loop.call_soon(self._beat)
+        await self._stopping.wait()
+        server.close()
+        for connection in list(self.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0)  # the transports close their sockets in the next round
 
     def _beat(self) -> None:
-        """Not after a tick that failed: a line that does not know its own state must look dead to the PLC."""
-        self._tick()
         self._loop.call_later(self._every, self._beat)
+        self._tick()
+        self._told = ""
 
     def _report(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        self._failed(f"{context.get('message')}: {type(error).__name__}: {error}" if error else str(context["message"]))
+        what = f"{type(error).__name__}: {error}" if error else str(context["message"])
+        if what != self._told:  # else it fails again at every beat or read
+            self._told = what
+            self._failed(what)

@@ -44,6 +44,7 @@ ModbusTcpClient = pytest.importorskip("pymodbus.client").ModbusTcpClient
 ModbusClient = pytest.importorskip("pyModbusTCP.client").ModbusClient
 
 DOCS = Path(__file__).parents[2] / "docs" / "modbus.md"
+INTEGRATOR = DOCS.with_name("integrator.md")
 WAIT = 20.0  # seconds; nothing takes so long unless it is broken
 VERDICTS = {1: "OK", 2: "NG", 3: "REVIEW", 4: "ERROR"}
 
@@ -153,7 +154,7 @@ def part(number: int, *views: ViewResult, verdict: Verdict = Verdict.OK, **more:
     trigger = Trigger(
         number=number, part=f"serial {number}", product="bolt", at=0.0, wall=0.0, lot=more.pop("lot", None)
     )
-    given = {"verdict": verdict, "decided": 0.1, "deadline": 1.0, "recipe": "bolt", "recipe_hash": "b0"}
+    given: dict[str, Any] = {"verdict": verdict, "decided": 0.1, "deadline": 1.0, "recipe": "bolt", "recipe_hash": "b0"}
     return PartResult(trigger=trigger, views=views, **(given | more))
 
 
@@ -181,7 +182,55 @@ def test_no_two_values_share_a_register_and_status_and_result_fit_one_request() 
     assert all(0 < number < modbus_map.OTHER_CODE for number in modbus_map.CODES.values())
 
 
+def test_the_integrators_page_names_numbers_of_this_map() -> None:
+    named = re.findall(r"(\d+) \(`([a-z-]+)`\)", INTEGRATOR.read_text())
+    assert len(named) >= 2
+    assert {code: int(number) for number, code in named}.items() <= modbus_map.CODES.items()
+
+
 # The handshake.
+
+
+def test_the_timing_diagram_of_the_integrators_page_is_what_happens() -> None:
+    diagram = INTEGRATOR.read_text().partition("<!-- timing -->")[2].partition("<!-- end of timing -->")[0]
+    lines = dict(re.findall(r"^(?:PLC|line) +(\w+) +([_/\\‾]+)$", diagram, re.M))
+    drawn = sorted(
+        (column, name, mark == "/") for name, wave in lines.items() for column, mark in enumerate(wave) if mark in "/\\"
+    )
+    assert [sum(name == one for _, name, _ in drawn) for one in lines] == [2] * 5
+    seen: list[tuple[str, bool]] = []
+    now = dict.fromkeys(lines, False)
+
+    with ScriptedLine(running=True) as line, serving(line, acknowledge=4.0) as (_, plc):
+
+        def look() -> None:
+            got = plc.read("version", "sequence")
+            status, echo = Status(value("status", got)), Command(value("echo", got))
+            new = {"echo": Command.TRIGGER in echo, "BUSY": Status.BUSY in status}
+            for name, standing in (new | {"RESULTS_READY": Status.RESULTS_READY in status}).items():
+                note(name, standing)
+
+        def note(name: str, standing: bool) -> None:
+            if now[name] is not standing:
+                now[name] = standing
+                seen.append((name, standing))
+
+        def write(bit: Command, standing: bool) -> None:
+            note(str(bit.name), standing)
+            plc.put("command", bit if standing else 0)
+            look()
+
+        line.open_gate.clear()
+        write(Command.TRIGGER, True)
+        write(Command.TRIGGER, False)
+        line.open_gate.set()
+        until(lambda: look() or now["RESULTS_READY"], "no result")  # type: ignore[func-returns-value]
+        write(Command.ACKNOWLEDGE, True)
+        write(Command.ACKNOWLEDGE, False)
+    assert sorted(seen) == sorted((name, rises) for _, name, rises in drawn)
+    order = {edge: index for index, edge in enumerate(seen)}
+    for (first, name, rises), (second, other, falls) in itertools.combinations(drawn, 2):
+        assert first == second or order[name, rises] < order[other, falls], f"{other} before {name}: {seen}"
 
 
 @pytest.mark.slow
@@ -501,7 +550,7 @@ def test_the_result_says_which_views_and_where_the_worst_defect_is() -> None:
 def test_a_client_that_polls_as_fast_as_it_can_never_sees_a_mixed_result() -> None:
     def consistent(got: dict[str, Any]) -> bool:
         number = got["number"]
-        return (
+        return bool(
             got["sequence"] == got["sequence_again"] == number
             and got["serial"] == f"serial {number}"
             and got["score"] == number
@@ -542,13 +591,24 @@ def test_a_client_that_polls_as_fast_as_it_can_never_sees_a_mixed_result() -> No
         assert consistent(plc.result())
 
 
-def test_the_heartbeat_counts_while_the_line_answers_and_stops_with_it() -> None:
+def test_the_heartbeat_counts_while_the_line_answers_and_stops_while_it_does_not() -> None:
+    def broken() -> dict[str, dict[str, int]]:
+        asked.append(1)
+        raise RuntimeError("no counters")
+
+    asked: list[int] = []
     with ScriptedLine(running=True) as line, serving(line) as (_, plc):
-        seen = [plc.get("heartbeat")]
-        until(lambda: plc.get("heartbeat") != seen[0], "no heartbeat")
-        line.counters = None  # type: ignore[method-assign, assignment]  # the line is broken: it cannot say its state
-        until(lambda: any(code == "modbus-failed" for code, _ in line.alarms), "nobody was told")
-        assert plc.client.read_holding_registers(MAP["heartbeat"][0], 1) is None  # the connection is closed instead
+        first = plc.get("heartbeat")
+        until(lambda: plc.get("heartbeat") != first, "no heartbeat")
+        line.counters = broken  # type: ignore[method-assign]
+        until(lambda: len(asked) > 3, "it was not asked again")
+        assert plc.client.read_holding_registers(MAP["heartbeat"][0], 1) is None  # closed: nothing old is told as new
+        told = [text for code, text in line.alarms if code == "modbus-failed"]
+        assert len(told) == 1
+        assert "RuntimeError: no counters" in told[0]
+        del line.counters
+        last = plc.get("heartbeat")
+        until(lambda: plc.get("heartbeat") != last, "it did not come back")
 
 
 def test_the_plc_is_missed_when_its_own_heartbeat_stands_still() -> None:
@@ -782,12 +842,12 @@ def test_numbers_are_encoded_as_another_library_decodes_them(data: st.DataObject
         given_ = data.draw(st.floats(width=32) if register.kind == "f32" else st.integers(*bounds[register.kind]))
         encoded = register.encode(given_)
         for seen in (value(name, encoded, MAP[name][0]), register.decode(encoded)):
-            assert seen == given_ or (math.isnan(seen) and math.isnan(given_))
+            assert seen == given_ or (seen != seen and given_ != given_)  # NaN
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_scores_beyond_single_precision_are_infinite_and_all_others_rounded(score: float) -> None:
     values = modbus_map.result_values(part(1, view("a", Verdict.OK, score)).to_dict(), (), ())
-    seen = value("score", modbus_map.REGISTERS["score"].encode(values["score"]), MAP["score"][0])
+    seen: float = value("score", modbus_map.REGISTERS["score"].encode(values["score"]), MAP["score"][0])
     with np.errstate(over="ignore"):
         assert seen == float(np.float32(score)) or (math.isinf(seen) and abs(score) >= 3.4e38)
