@@ -15,7 +15,8 @@ from gi.repository import GLib, Gst, GstRtspServer  # type: ignore[import-not-fo
 
 SOURCE = (
     "videotestsrc is-live=true pattern=solid-color foreground-color=0x{colour} "
-    "! video/x-raw,width=320,height=240,framerate=30/1 ! videoconvert ! video/x-raw,format=I420,colorimetry={colorimetry} ! "
+    "! video/x-raw,format=RGB,width=320,height=240,framerate=30/1 "
+    "! videoconvert ! video/x-raw,format=I420,colorimetry={colorimetry} ! "
 )
 # The colorimetry that goes with each: BT.601 limited for video, full for JPEG.
 STREAMS = {
