@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from inspection.cameras.options import GenICamOptions
 from inspection.errors import ConfigInvalid
 from inspection.parts import Frame
 from tests.support.cameras import ADDRESS, Aravis, error_of, take, wait_for
+from tests.support.namespaces import cameras_behind_a_switch
 
 viva = pytest.importorskip("viva_genicam")
 
@@ -448,3 +450,45 @@ def test_a_trigger_for_a_camera_that_has_none_is_refused() -> None:
     options = GenICamOptions(kind="genicam", address="U3V-1", trigger="software")
     with pytest.raises(ConfigInvalid, match="has no trigger"):
         GenICamCamera(options, "side", connect=fake.connect).start()
+
+
+# ---------------------------------------------------------------- several cameras
+
+TWO_CAMERAS = """
+import json, sys, time
+from inspection.cameras.camera import CameraLost
+from inspection.cameras.open import open_camera
+from inspection.cameras.options import GenICamOptions
+
+def started(address):
+    options = GenICamOptions(kind="genicam", address=address, width=1024, height=1024, trigger="software")
+    camera = open_camera(options, view=address)
+    for _ in range(20):  # the cameras may still be booting
+        try:
+            camera.start()
+            return camera
+        except CameraLost:
+            time.sleep(0.2)
+    camera.start()
+    return camera
+
+cameras = [started(address) for address in sys.argv[1:]]
+seen = []
+for _ in range(10):
+    for camera in cameras:
+        camera.trigger()
+    seen.append([(frame.number, frame.damage) for camera in cameras for frame in [camera.frame(20)]])
+print(json.dumps({"seen": seen, "facts": [camera.facts() for camera in cameras]}))
+for camera in cameras:
+    camera.stop()
+"""
+
+
+@pytest.mark.slow
+def test_two_cameras_of_one_network_answer_each_to_its_own_trigger() -> None:
+    with cameras_behind_a_switch(2) as network:
+        told = json.loads(network.python(TWO_CAMERAS, *network.addresses))
+    assert told["seen"] == [[[number, None], [number, None]] for number in range(1, 11)]
+    assert [facts["serial"] for facts in told["facts"]] == ["GV01", "GV02"]
+    # The largest packet that the way allows was found: jumbo frames here.
+    assert [8000 < facts["packet_size"] <= 9000 for facts in told["facts"]] == [True, True]
