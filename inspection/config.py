@@ -6,6 +6,8 @@ import difflib
 import reprlib
 import types
 import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,12 +20,21 @@ Model = TypeVar("Model", bound=BaseModel)
 Key = tuple[int | str, ...]
 
 
-def load_yaml(path: str | Path, kind: type[Model]) -> Model:
-    """Reads a YAML file as `kind`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """A YAML file as plain values, and in which line each key stands."""
 
-    Raises:
-        ConfigInvalid: not there, not YAML, an unknown key (with its nearest neighbour), a wrong value. Names the line.
-    """
+    source: str
+    values: dict[str, Any]
+    lines: dict[Key, int]
+
+    def where(self, *key: int | str) -> str:
+        """`file:line` of a key, or of the nearest one above it that is written there."""
+        return _where(self.source, self.lines, key)
+
+
+def read_yaml(path: str | Path) -> Document:
+    """Reads a YAML file of keys, without knowing what they mean. Raises ConfigInvalid: not there, not YAML, no keys."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -40,59 +51,147 @@ def load_yaml(path: str | Path, kind: type[Model]) -> Model:
         raise ConfigInvalid("holds no keys.", where=str(path), hint="Write `key: value` lines.")
     lines: dict[Key, int] = {}
     _find_lines(node, (), lines, set(), str(path))
-    return parse(values, kind, source=str(path), lines=lines)
+    return Document(source=str(path), values=values, lines=lines)
+
+
+def load_yaml(path: str | Path, kind: type[Model]) -> Model:
+    """Reads a YAML file as `kind`.
+
+    Raises:
+        ConfigInvalid: not there, not YAML, an unknown key (with its nearest neighbour), a wrong value. Names the line.
+    """
+    found = read_yaml(path)
+    return parse(found.values, kind, source=found.source, lines=found.lines)
 
 
 def parse(values: dict[str, Any], kind: type[Model], *, source: str, lines: dict[Key, int] | None = None) -> Model:
-    """Checks plain values as `kind`; `source` and `lines` (line by key path) are named in errors (ConfigInvalid)."""
+    """Checks plain values as `kind`; `source` and `lines` (line by key path) are named in errors.
+
+    Raises:
+        ConfigInvalid: the first mistake, and how many more there are (`mistakes` gives all).
+    """
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = _written(tuple(first["loc"]), values)
-        line = next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), None) if lines else None
-        where = f"{source}:{line}" if line else source
-        dotted = ".".join(str(part) for part in key)
-        more = len(error.errors()) - 1
-        rest = f" ({more} more after this one.)" if more else ""
-        if first["type"] == "extra_forbidden":
-            known = _known_keys(kind, key[:-1])
-            near = difflib.get_close_matches(str(key[-1]), known, n=1, cutoff=0.4)
-            hint = f"Did you mean `{near[0]}`?" if near else f"Known keys: {', '.join(known)}."
-            raise ConfigInvalid(f"the key `{dotted}` is unknown.{rest}", where=where, hint=hint) from error
-        raise ConfigInvalid(
-            f"`{dotted}`: {first['msg']} (is {reprlib.repr(first['input'])}).{rest}", where=where
-        ) from error
+        first, *more = _mistakes(error, kind, source, lines or {})
+        rest = f" ({len(more)} more after this one.)" if more else ""
+        raise ConfigInvalid(first.what + rest, where=first.where, hint=first.hint) from error
 
 
-def _written(loc: Key, values: Any) -> Key:
-    """The key path as the user wrote it: pydantic puts the names of a union's kinds between the keys."""
-    path: list[int | str] = []
-    for index, part in enumerate(loc):
-        try:
-            values = values[part]
-        except (KeyError, IndexError, TypeError):
-            if index < len(loc) - 1:
-                continue  # a kind, or the key of something that is missing as a whole
-        path.append(part)
-    return tuple(path)
-
-
-def _known_keys(kind: Any, path: Key) -> list[str]:
-    """The keys allowed at `path` inside the model `kind`; empty where the path leaves what is typed."""
-    for part in path:
-        models = [m for m in _models(kind) if isinstance(part, str) and part in m.model_fields]
-        if models:
-            kind = models[0].model_fields[str(part)].annotation
-    return sorted({name for model in _models(kind) for name in model.model_fields})
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if typing.get_origin(annotation) is not None or isinstance(annotation, types.UnionType):
-        return [model for argument in typing.get_args(annotation) for model in _models(argument)]
+def mistakes(document: Document, kind: type[BaseModel]) -> list[ConfigInvalid]:
+    """Everything that keeps a document from being a `kind`; empty: nothing does."""
+    try:
+        kind.model_validate(document.values)
+    except ValidationError as error:
+        return _mistakes(error, kind, document.source, document.lines)
     return []
+
+
+def _mistakes(error: ValidationError, kind: type[BaseModel], source: str, lines: dict[Key, int]) -> list[ConfigInvalid]:
+    found: dict[Key, ConfigInvalid] = {}  # one for each key: pydantic says of a value once for each type it could be
+    # A required key that was misspelt is missing too; what was meant by the misspelt one says more.
+    for one in sorted(error.errors(), key=lambda one: one["type"] == "missing"):
+        place = _follow(kind, tuple(one["loc"]))
+        what, hint = f"{one['msg']} (is {reprlib.repr(one['input'])}).", None
+        key = place.key
+        if one["type"] == "extra_forbidden":
+            what, hint = "", nearest(str(key[-1]), list(place.owner.model_fields) if place.owner else [], "keys")
+        elif one["type"] == "union_tag_invalid":
+            key = (*key, place.discriminator or "kind")
+            tag = str(one["ctx"]["tag"])
+            kinds = str(one["ctx"]["expected_tags"])
+            what = f"`{tag}` is no kind that there is: {kinds}."
+            hint = nearest(tag, [name.strip("' ") for name in kinds.split(",")], "kinds")
+        elif one["type"] == "union_tag_not_found":
+            named = place.discriminator or "kind"
+            what, hint = f"the key `{named}` is missing.", f"Write `{named}: ` and one of {', '.join(place.kinds)}."
+        elif one["type"] == "literal_error":
+            hint = nearest(str(one["input"]), [str(value) for value in place.literals], "values")
+        dotted = ".".join(str(part) for part in key)
+        what = f"`{dotted}`: {what}" if what else f"the key `{dotted}` is unknown."
+        found.setdefault(key, ConfigInvalid(what, where=_where(source, lines, key), hint=hint))
+    return list(found.values())
+
+
+def nearest(word: str, known: Sequence[str], what: str) -> str | None:
+    """A hint: the known word that was meant, or all of them."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+    if near:
+        return f"Did you mean `{near[0]}`?"
+    return f"Known {what}: {', '.join(sorted(known))}." if known else None
+
+
+def _where(source: str, lines: dict[Key, int], key: Key) -> str:
+    for end in range(len(key), 0, -1):
+        line = lines.get(key[:end]) or lines.get(tuple(str(part) for part in key[:end]))  # `1:` is a key, and no text
+        if line is not None:
+            return f"{source}:{line}"
+    return source
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    """Where an error lies: the key as it is written, and what may stand there."""
+
+    key: Key
+    owner: type[BaseModel] | None  # the model whose key it is
+    annotation: Any
+    discriminator: str | None
+
+    @property
+    def kinds(self) -> list[str]:
+        named = self.discriminator or "kind"
+        fields = [model.model_fields[named].annotation for model in typing.get_args(self.annotation)]
+        return [str(value) for annotation in fields for value in typing.get_args(annotation)]
+
+    @property
+    def literals(self) -> tuple[Any, ...]:
+        return typing.get_args(self.annotation) if typing.get_origin(self.annotation) is typing.Literal else ()
+
+
+def _follow(kind: Any, loc: Key) -> _Place:
+    """Walks pydantic's location along the types: between the keys it names the kinds of unions, which nobody wrote."""
+    key: list[int | str] = []
+    owner: type[BaseModel] | None = None
+    annotation, discriminator = _bare(kind, None)
+    for part in loc:
+        if part == "[key]":  # the error lies in the name itself
+            break
+        origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+        if discriminator is not None:
+            models = [m for m in arguments if part in typing.get_args(m.model_fields[discriminator].annotation)]
+            annotation, discriminator = (models[0] if models else None), None
+        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            key.append(part)
+            owner = annotation
+            field = annotation.model_fields.get(str(part))
+            annotation, discriminator = _bare(field.annotation, field.discriminator) if field else (None, None)
+        elif origin is dict:
+            key.append(part)
+            annotation, discriminator = _bare(arguments[1], None)
+        elif origin in (tuple, list) and isinstance(part, int):
+            key.append(part)
+            several = origin is tuple and len(arguments) > part and Ellipsis not in arguments
+            annotation, discriminator = _bare(arguments[part if several else 0], None)
+        else:
+            break  # a member of a union without kinds
+    return _Place(key=tuple(key), owner=owner, annotation=annotation, discriminator=discriminator)
+
+
+def _bare(annotation: Any, discriminator: Any) -> tuple[Any, str | None]:
+    """A type without `Annotated` and `None`, and the key that tells the kinds of a union apart."""
+    while True:
+        if typing.get_origin(annotation) is typing.Annotated:
+            for extra in annotation.__metadata__:
+                discriminator = getattr(extra, "discriminator", None) or discriminator
+            annotation = annotation.__origin__
+        elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+            rest = [one for one in typing.get_args(annotation) if one is not type(None)]
+            if len(rest) != 1:
+                return annotation, discriminator if isinstance(discriminator, str) else None
+            annotation = rest[0]
+        else:
+            return annotation, discriminator if isinstance(discriminator, str) else None
 
 
 def _find_lines(node: yaml.Node | None, path: Key, lines: dict[Key, int], seen: set[int], source: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from inspection.config import load_yaml, parse
+from inspection.config import load_yaml, mistakes, parse, read_yaml
 from inspection.errors import ConfigInvalid
 
 
@@ -43,6 +43,50 @@ class Recipe(Strict):
 def load(tmp_path: Path, text: str) -> Recipe:
     (tmp_path / "recipe.yaml").write_text(text)
     return load_yaml(tmp_path / "recipe.yaml", Recipe)
+
+
+class Anything(BaseModel):
+    mode: str = ""
+
+
+class Line(Strict):
+    named: dict[str, View] = {}
+    sources: tuple[Annotated[Folder | Camera, Field(discriminator="kind")], ...] = ()
+    mode: Literal["free", "hardware", "software"] | None = None
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        # A name that the user chose may be that of a key, or of a kind, elsewhere.
+        (
+            "named:\n  source:\n    name: a\n    source:\n      kind: folder\n      pth: x\n",
+            6,
+            "`named.source.source.pth`",
+        ),
+        ("named:\n  camera:\n    name: a\n    sauce: 1\n", 4, "Did you mean `source`?"),
+        ("sources:\n  - {kind: folder, path: p}\n  - kind: camera\n    path: p\n", 4, "`sources.1.path` is unknown"),
+        ("sources:\n  - kind: camera\n    camera: a\n", 3, "Known keys: address, exposure, kind."),
+        ("sources:\n  - kind: camra\n    address: a\n", 2, "`sources.0.kind`: `camra`"),
+        ("sources:\n  - address: a\n", 2, "Write `kind: ` and one of folder, camera."),
+        ("mode: softwar\n", 1, "Did you mean `software`?"),
+    ],
+)
+def test_within_a_kind_the_keys_of_this_kind_are_known(tmp_path: Path, text: str, line: int, words: str) -> None:
+    (tmp_path / "line.yaml").write_text(text)
+    with pytest.raises(ConfigInvalid) as caught:
+        load_yaml(tmp_path / "line.yaml", Line)
+    assert words in str(caught.value)
+    assert str(caught.value.where).endswith(f"line.yaml:{line}")
+
+
+def test_all_mistakes_are_told_together(tmp_path: Path) -> None:
+    (tmp_path / "line.yaml").write_text(
+        "mode: x\nsources:\n  - kind: camera\n    addres: 1\n  - {kind: folder, path: p}\n"
+    )
+    found = mistakes(read_yaml(tmp_path / "line.yaml"), Line)
+    assert [str(one.where).rpartition(":")[2] for one in found] == ["4", "1", "3"]
+    assert mistakes(read_yaml(tmp_path / "line.yaml"), Anything) == []
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
