@@ -215,6 +215,15 @@ class Database:
         except sql.exc.SQLAlchemyError as error:
             raise self._unavailable(error) from error
 
+    @contextmanager
+    def snapshot(self) -> Iterator[sql.Connection]:
+        """`begin`, and `close` at the end."""
+        try:
+            with self.begin() as connection:
+                yield connection
+        finally:
+            self.close()
+
     def close(self) -> None:
         """Lets go of the connection."""
         self.engine.dispose()

@@ -113,13 +113,13 @@ def running(folder: Path, alarms: Alarms | None = None, **options: Any) -> Itera
         record.close()
 
 
-def judge(record: Record, count: int, verdict: Verdict = Verdict.OK, **more: Any) -> list[str]:
+def judge(record: Record, count: int, verdict: Verdict = Verdict.OK, *, views: int = 2, **more: Any) -> list[str]:
     """So many parts, one after the other; the hashes."""
     hashes = []
     for _ in range(count):
         made = trigger(record.next_number, **more)
         record.triggered(made)
-        hashes.append(record.decided(result(made, verdict), frames(made.number)))
+        hashes.append(record.decided(result(made, verdict, views=views), frames(made.number)))
     return hashes
 
 
