@@ -45,8 +45,7 @@ class Worker:
                 self.jobs, self.since = jobs, time.monotonic()
             try:
                 found = crew.judge(jobs)
-            except (InspectionError, MemoryError, RuntimeError, ValueError, TypeError, LookupError, OSError) as error:
-                # Whatever it is: these parts are ERROR, and the next ones are judged.
+            except Exception as error:  # noqa: BLE001 - whatever it is, these parts are ERROR and the next are judged
                 found = [failed(job, error) for job in jobs]
                 crew.broke += 1
             with crew.lock:

@@ -1,0 +1,163 @@
+"""The parts in flight and the workers that judge them: the tracker, carried out by threads under one lock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from inspection.control import Alarm
+from inspection.errors import InspectionError
+from inspection.line.clock import Clock
+from inspection.line.crew import Crew
+from inspection.line.setup import Setup
+from inspection.line.tracker import Closed, Job, Tracker, Whole
+from inspection.parts import Frame, Trigger, ViewResult
+from inspection.results import Inspection, Verdict
+
+
+class Floor:
+    """Judges what it is given before it is due, and tells each part once.
+
+    Args:
+        waiting: regions that may wait for a worker.
+        tell: told of every part that is over, in their order, on one thread of its own.
+        after: called on the same thread after parts were told.
+
+    Attributes:
+        lock: held over everything that reads or changes what is in flight; nothing slow is done with it.
+        batch: regions of one model that one network run may take.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        waiting: int,
+        tell: Callable[[Closed], None],
+        after: Callable[[], None],
+        alarm: Alarm,
+    ) -> None:
+        self.clock = clock
+        self.lock = threading.RLock()
+        self.batch = 1
+        self.tracker = Tracker(waiting=waiting)
+        self._work = threading.Condition(self.lock)  # something to judge
+        self._over = threading.Condition(self.lock)  # something may be over
+        self._tell, self._after, self._alarm = tell, after, alarm
+        self._ended = False
+        self._crew: Crew | None = None
+        self._closer = threading.Thread(target=self._close_parts, name="closer", daemon=True)
+
+    def start(self, workers: int, hang: float) -> None:
+        """Starts the workers; a network run that takes longer than `hang` seconds is given up."""
+        self._crew = Crew(workers, take=self._take, judge=self._judge, done=self._done, hang=hang)
+        self._crew.start()
+        self._closer.start()
+
+    def open(self, trigger: Trigger, setup: Setup, key: str | None) -> None:
+        """A part comes by; see `Tracker.open`."""
+        with self.lock:
+            self.tracker.open(trigger, setup, key=key)
+            self._work.notify_all()  # frames that came early
+            self._over.notify()
+
+    def frame(self, view: str, frame: Frame, setup: Setup) -> None:
+        """A frame is here; see `Tracker.frame`."""
+        with self.lock:
+            self.tracker.frame(view, frame, setup)
+            self._work.notify_all()
+            self._over.notify()
+
+    def lost(self, view: str, reason: str) -> None:
+        """A camera went or came back; see `Tracker.lost`."""
+        with self.lock:
+            self.tracker.lost(view, reason)
+            self._over.notify()
+
+    def moved(self) -> None:
+        """The clock was moved by hand."""
+        with self.lock:
+            self._over.notify()
+
+    def check(self) -> int:
+        """Gives up network runs that hang; how many."""
+        return 0 if self._crew is None else len(self._crew.check())
+
+    def end(self, drain: float, code: str, reason: str) -> None:
+        """Waits for what is in flight, at most `drain` seconds; what is left then is ERROR. Then all threads end."""
+        until = time.monotonic() + drain
+        while self.in_flight and time.monotonic() < until:
+            time.sleep(0.01)
+        with self.lock:
+            for number in self.tracker.in_flight:
+                self.tracker.drop(number, code, reason)
+            self._ended = True
+            self._work.notify_all()
+            self._over.notify_all()
+        if self._crew is not None:
+            self._crew.join(5.0)
+        if self._closer.ident is not None:
+            self._closer.join(10.0)
+
+    @property
+    def in_flight(self) -> list[int]:
+        """Numbers of the parts without a verdict."""
+        with self.lock:
+            return self.tracker.in_flight
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Of the line, of each view and of the workers."""
+        with self.lock:
+            tracked = self.tracker.counters()
+        hung, broke = (0, 0) if self._crew is None else (self._crew.hung, self._crew.broke)
+        return {**tracked, "judging": {"hung": hung, "broke": broke}}
+
+    def _take(self) -> list[Job] | None:
+        with self.lock:
+            while not (jobs := self.tracker.take(self.clock.now(), self.batch)):
+                if self._ended:
+                    return None
+                self._work.wait()
+            return jobs
+
+    def _judge(self, jobs: Sequence[Job]) -> list[Inspection]:
+        return cast(Setup, jobs[0].plan).judge(jobs)
+
+    def _done(self, job: Job, inspection: Inspection) -> None:
+        with self.lock:
+            whole = self.tracker.judged(job, inspection)
+        if whole is None:
+            return
+        result = _conclude(whole)  # without the lock: it looks for defects in maps
+        with self.lock:
+            self.tracker.conclude(whole, result, self.clock.now())
+            self._over.notify()
+
+    def _close_parts(self) -> None:
+        while True:
+            with self.lock:
+                while not (closed := list(self.tracker.finished(self.clock.now()))):
+                    if self._ended and not self.tracker.in_flight:
+                        return
+                    self._over.wait(self._until_due())
+                unbalanced = self.tracker.check()
+            for one in closed:
+                self._tell(one)
+            if unbalanced is not None:
+                self._alarm("accounts", f"the accounts do not balance: {unbalanced}")
+            self._after()
+
+    def _until_due(self) -> float | None:
+        wake = self.tracker.wake()
+        if wake is None or not self.clock.real:
+            return None
+        return max(0.0, wake - self.clock.now())
+
+
+def _conclude(whole: Whole) -> ViewResult:
+    try:
+        return cast(Setup, whole.plan).conclude(whole)
+    except InspectionError as error:  # the frame does not fit the recipe's masks, say
+        return ViewResult(view=whole.view, verdict=Verdict.ERROR, reason=error.what, code=error.code)
