@@ -1,0 +1,488 @@
+"""Every message is accounted for, in simulated time, whatever the other side and the disk do."""
+
+from __future__ import annotations
+
+import errno
+import random
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from inspection.outputs.dispatch import Dispatch, Try
+from inspection.outputs.options import Hold, OutputOptions
+from inspection.outputs.sink import DeliveryFailed, DeliveryRefused, Message
+from inspection.outputs.spool import Spool
+from tests.outputs.conftest import accounted, message, result
+
+TIMEOUT = 2.0
+
+
+class Disk(Spool):
+    """A spool whose disk can be filled up."""
+
+    full = False
+
+    def append(self, message: Message) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().append(message)
+
+
+class Line(RuleBasedStateMachine):
+    """What both sorts of output have in common: time passes, messages come, the sink answers one way or another."""
+
+    options: OutputOptions
+
+    @initialize(seed=st.integers(0, 1000))
+    def begin(self, seed: int) -> None:
+        self.now = 100.0
+        self.number = 0
+        self.encoder = 0
+        self.chance = random.Random(seed)
+        self.call: Try | None = None
+        self.busy_until = 0.0  # the sink is in a call that was given up
+        self.confirmed: list[Message] = []  # what the other side has taken and confirmed before it was given up
+        self.taken: list[Message] = []
+        self.alarms: list[str] = []
+        self.start()
+
+    def start(self) -> None:
+        self.dispatch = Dispatch(self.options, name="out", spool=None, chance=self.chance)
+
+    def run(self) -> None:
+        """What the courier's thread does after each event."""
+        if self.call is not None and self.now >= self.call.ends:
+            self.dispatch.done(DeliveryFailed("hangs"), self.now, lost=True)
+            self.call = None
+        self.call = self.dispatch.step(self.now, free=self.now >= self.busy_until) or self.call
+        self.alarms += [code for code, _ in self.dispatch.alarms()]
+
+    def answer(self, error: Exception | None, *, lost: bool = False) -> None:
+        call, self.call = self.call, None
+        if call is None:
+            return
+        late = self.options.gate and call.message and call.message.deadline and call.message.deadline <= self.now
+        if call.message is not None and error is None and not late:
+            self.confirmed.append(call.message)
+        self.dispatch.done(error, self.now, lost=lost)
+        self.run()
+
+    @rule(seconds=st.sampled_from([0.0, 0.01, 0.3, 1.0, 5.0, 40.0]))
+    def wait(self, seconds: float) -> None:
+        self.run()
+        end = self.now + seconds
+        while self.now < end:
+            wake = self.dispatch.wake(self.now, free=self.now >= self.busy_until)
+            if self.now < self.busy_until:
+                wake = min(wake, self.busy_until)
+            assert wake > self.now  # nothing to do is never a reason to spin
+            self.now = min(end, max(wake, self.now + 1e-3))
+            self.run()
+
+    @rule()
+    def the_sink_takes_it(self) -> None:
+        self.answer(None)
+
+    @rule(times=st.integers(1, 10))
+    def the_sink_takes_many(self, times: int) -> None:
+        for _ in range(times):
+            self.run()
+            self.answer(None)
+
+    @rule(asks=st.sampled_from([None, 3.0]))
+    def the_sink_fails(self, asks: float | None) -> None:
+        self.answer(DeliveryFailed("no", retry_after=asks))
+
+    @rule()
+    def the_sink_takes_it_a_moment_later(self) -> None:
+        self.now += 0.2  # and nobody looked at the clock meanwhile
+        self.answer(None)
+
+    @rule()
+    def the_sink_breaks(self) -> None:
+        self.answer(ZeroDivisionError(), lost=True)
+
+    @rule()
+    def the_sink_refuses(self) -> None:
+        if self.call is not None and self.call.message is not None:
+            self.answer(DeliveryRefused("never"))
+
+    @rule(stays=st.sampled_from([0.1, 5.0]))
+    def the_sink_hangs(self, stays: float) -> None:
+        if self.call is not None:
+            self.busy_until = self.call.ends + stays
+            self.wait(self.call.ends - self.now)
+
+    @invariant()
+    def every_message_is_in_one_place(self) -> None:
+        counters = self.dispatch.counters()
+        assert accounted(counters), counters
+        assert all(count >= 0 for count in counters.values()), counters
+
+    def let_all_go(self) -> None:
+        """The other side is well again, and time passes."""
+        for _ in range(2000):
+            self.run()
+            if self.dispatch.idle():
+                return
+            if self.call is not None:
+                self.answer(None)
+            else:
+                self.wait(0.3)
+        raise AssertionError(f"still waiting: {self.dispatch.counters()}")
+
+
+class Gate(Line):
+    """An output for the gate, which holds results until the part is there."""
+
+    options = OutputOptions(gate=True, queue=6, timeout=TIMEOUT, hold=Hold(encoder=100), breaker=3)
+
+    @rule(count=st.integers(1, 8), within=st.sampled_from([0.05, 0.5, 3.0]))
+    def parts(self, count: int, within: float) -> None:
+        for _ in range(count):
+            self.number += 1
+            part = result(self.number, at=self.now, deadline=self.now + within, encoder=self.encoder)
+            self.taken.append(part)
+            self.dispatch.put(part)
+        self.run()
+
+    @rule()
+    def state(self) -> None:
+        self.number += 1
+        self.taken.append(message(self.number))
+        self.dispatch.put(self.taken[-1])
+        self.run()
+
+    @rule(counts=st.integers(0, 150))
+    def belt(self, counts: int) -> None:
+        self.encoder += counts
+        self.dispatch.turn(self.encoder)
+        self.run()
+
+    @invariant()
+    def nothing_is_handed_out_early_late_or_out_of_order(self) -> None:
+        if self.call is not None and self.call.message is not None and self.call.message.result is not None:
+            trigger = self.call.message.result.trigger
+            assert trigger.encoder is not None
+            assert self.encoder >= trigger.encoder + 100
+        for kind in ("result", "state"):
+            numbers = [m.sequence for m in self.confirmed if m.kind == kind]
+            assert numbers == sorted(set(numbers))
+
+    @invariant()
+    def the_counters_are_the_other_sides(self) -> None:
+        counters = self.dispatch.counters()
+        assert counters["delivered"] == len(self.confirmed)
+        assert counters["taken"] == len(self.taken)
+
+    def teardown(self) -> None:
+        if hasattr(self, "dispatch"):
+            self.dispatch.turn(self.encoder + 100)
+            self.let_all_go()
+            counters = self.dispatch.counters()
+            assert counters["late"] == 0 or "output-late" in self.alarms
+            assert counters["dropped"] == 0 or "output-dropped" in self.alarms
+
+
+class Report(Line):
+    """A reporting output with a spool that is never full, restarted and killed now and then."""
+
+    options = OutputOptions(queue=1000, timeout=TIMEOUT, breaker=3)
+
+    def start(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        self.disk = Disk(self.folder, self.options.spool)
+        self.resume()
+
+    def resume(self) -> None:
+        self.dispatch = Dispatch(self.options, name="out", spool=self.disk, chance=self.chance)
+        self.call = None
+        self.confirmed_before = len(self.confirmed)
+
+    @rule(count=st.integers(1, 8), kind=st.sampled_from(["result", "alarm", "state"]))
+    def messages(self, count: int, kind: str) -> None:
+        for _ in range(count):
+            self.number += 1
+            self.taken.append(result(self.number) if kind == "result" else message(self.number, kind))
+            self.dispatch.put(self.taken[-1])
+        self.run()
+
+    @rule(full=st.booleans())
+    def the_disk(self, full: bool) -> None:
+        self.disk.full = full
+
+    @rule()
+    def closed_and_started_again(self) -> None:
+        self.disk.full = False
+        self.dispatch.abandon(self.now)
+        assert self.dispatch.counters()["dropped"] == 0
+        self.disk = Disk(self.folder, self.options.spool)
+        self.resume()
+
+    @rule()
+    def killed_and_started_again(self) -> None:
+        if self.dispatch.counters()["waiting"] > self.dispatch.counters()["spooled"]:
+            return  # the disk was full: what is in memory would be lost
+        self.disk.close()  # only gives the lock back, as the kernel does
+        self.disk = Disk(self.folder, self.options.spool)
+        self.resume()
+
+    @invariant()
+    def the_order_is_kept(self) -> None:
+        numbers = [m.sequence for m in self.confirmed[self.confirmed_before :]]
+        assert numbers == sorted(set(numbers))
+
+    def the_sink_refuses(self) -> None:
+        """Not here: so that everything must arrive."""
+
+    def teardown(self) -> None:
+        if hasattr(self, "dispatch"):
+            self.disk.full = False
+            self.let_all_go()
+            first = list(dict.fromkeys(m.sequence for m in self.confirmed))
+            assert first == [m.sequence for m in self.taken]
+            self.dispatch.abandon(self.now)
+            shutil.rmtree(self.folder)
+
+
+class SmallReport(Report):
+    """The same with a spool and a memory that are far too small."""
+
+    options = OutputOptions(queue=3, timeout=TIMEOUT, spool=9000, breaker=3)
+
+    def closed_and_started_again(self) -> None:
+        """Not here: counters are one run's."""
+
+    def killed_and_started_again(self) -> None:
+        """Not here: counters are one run's."""
+
+    @rule()
+    def the_sink_refuses(self) -> None:
+        if self.call is not None and self.call.message is not None:
+            self.answer(DeliveryRefused("never"))
+
+    @invariant()
+    def the_disk_is_never_above_its_bound(self) -> None:
+        on_disk = sum(path.stat().st_size for path in self.folder.glob("*.spool"))
+        assert on_disk == self.disk.size <= self.options.spool
+
+    @invariant()
+    def the_counters_are_the_other_sides(self) -> None:
+        assert self.dispatch.counters()["delivered"] == len(self.confirmed)
+        assert self.dispatch.counters()["taken"] == len(self.taken)
+
+    def teardown(self) -> None:
+        if hasattr(self, "dispatch"):
+            self.disk.full = False
+            self.let_all_go()
+            counters = self.dispatch.counters()
+            if counters["dropped"] > sum(m.kind == "alarm" for m in self.taken):
+                assert "output-dropped" in self.alarms
+            self.dispatch.abandon(self.now)
+            shutil.rmtree(self.folder)
+
+
+def reporting(folder: Path, **changes: Any) -> tuple[Dispatch, Disk]:
+    options = OutputOptions(timeout=TIMEOUT, **changes)
+    disk = Disk(folder, options.spool)
+    dispatch = Dispatch(options, name="out", spool=disk)
+    assert dispatch.step(0.0) is not None
+    dispatch.done(None, 0.0)
+    return dispatch, disk
+
+
+def deliver_all(dispatch: Dispatch, now: float) -> list[int]:
+    """Sequences in the order in which a sink that takes everything gets them."""
+    numbers: list[int] = []
+    while (call := dispatch.step(now)) is not None:
+        assert call.message is not None
+        numbers.append(call.message.sequence)
+        dispatch.done(None, now)
+    return numbers
+
+
+def test_a_report_is_on_disk_before_it_is_tried(tmp_path: Path) -> None:
+    dispatch, _ = reporting(tmp_path)
+    dispatch.put(message(1))
+    call = dispatch.step(1.0)
+    assert call is not None
+    assert call.stored
+    assert dispatch.counters()["spooled"] == 1
+
+
+def test_a_message_that_failed_while_the_disk_was_full_stays_the_first_when_the_disk_has_room(tmp_path: Path) -> None:
+    dispatch, disk = reporting(tmp_path)
+    disk.full = True
+    dispatch.put(message(1))
+    call = dispatch.step(1.0)
+    assert call is not None
+    assert call.from_memory
+    disk.full = False
+    for number in (2, 3):
+        dispatch.put(message(number))
+        assert dispatch.step(5.0) is None
+    dispatch.done(DeliveryFailed("no"), 5.0)
+    assert deliver_all(dispatch, 100.0) == [1, 2, 3]
+    assert [code for code, _ in dispatch.alarms()] == ["output-disk", "output-disk-back"]
+
+
+def test_a_full_disk_is_alarmed_once_and_the_newest_go_on_through_memory(tmp_path: Path) -> None:
+    dispatch, disk = reporting(tmp_path, queue=4)
+    disk.full = True
+    for number in range(20):
+        dispatch.put(message(number))
+        assert deliver_all(dispatch, number * 3.0) == [number]
+    dispatch.put(message(20))
+    call = dispatch.step(60.0)
+    assert call is not None
+    dispatch.done(DeliveryFailed("no"), 60.0)
+    for number in range(21, 30):
+        dispatch.put(message(number))
+    assert deliver_all(dispatch, 100.0) == [26, 27, 28, 29]
+    assert dispatch.counters()["dropped"] == 6
+    assert [code for code, _ in dispatch.alarms()] == ["output-disk", "output-dropped"]
+
+
+def test_a_message_that_is_pushed_out_of_the_spool_while_it_is_tried_is_not_put_behind_the_newer_ones(
+    tmp_path: Path,
+) -> None:
+    dispatch, _ = reporting(tmp_path, spool=2000)
+    dispatch.put(message(1))
+    assert dispatch.step(1.0) is not None
+    for number in range(2, 60):
+        dispatch.put(message(number))
+    dispatch.step(1.0)
+    assert dispatch.counters()["dropped"] > 0
+    before = dispatch.counters()["dropped"]
+    dispatch.done(DeliveryFailed("no"), 1.0)
+    assert dispatch.counters()["dropped"] == before + 1
+    numbers = deliver_all(dispatch, 50.0)
+    assert numbers == list(range(60 - len(numbers), 60))
+    assert accounted(dispatch.counters())
+
+
+def test_a_verdict_that_arrives_after_its_deadline_is_late_even_if_the_sink_was_content() -> None:
+    dispatch = Dispatch(OutputOptions(gate=True), name="gate", spool=None)
+    dispatch.step(0.0)
+    dispatch.done(None, 0.0)
+    dispatch.put(result(1, deadline=1.0))
+    assert dispatch.step(0.5) is not None
+    dispatch.done(None, 1.1)
+    dispatch.step(1.1)
+    assert (dispatch.counters()["late"], dispatch.counters()["delivered"]) == (1, 0)
+    assert [code for code, _ in dispatch.alarms()] == ["output-late"]
+
+
+def test_the_breaker_alarms_once_when_it_opens_and_once_when_it_closes() -> None:
+    options = OutputOptions(breaker=4, retry_after=1.0, retry_at_most=60.0)
+    dispatch = Dispatch(options, name="mes", spool=None)
+    dispatch.put(message(1))
+    now, waits = 0.0, []
+    for _ in range(12):
+        assert dispatch.step(now) is not None
+        dispatch.done(DeliveryFailed("away"), now)
+        waits.append(dispatch.wake(now) - now)
+        now += waits[-1]
+    for wait, longest in zip(waits, [1, 2, 4, *[60] * 9], strict=True):
+        assert longest / 2 <= wait <= longest
+    assert dispatch.state == "away"
+    for _ in range(2):
+        dispatch.step(now)
+        dispatch.done(None, now)
+    assert dispatch.state == "connected"
+    assert [code for code, _ in dispatch.alarms()] == ["output-away", "output-back"]
+
+
+def test_the_time_that_the_other_side_asks_for_is_kept() -> None:
+    dispatch = Dispatch(OutputOptions(retry_after=0.1), name="mes", spool=None)
+    dispatch.step(0.0)
+    dispatch.done(DeliveryFailed("busy", retry_after=17.0), 0.0)
+    assert dispatch.step(16.9) is None
+    assert dispatch.step(17.0) is not None
+
+
+def test_a_body_that_is_no_json_is_refused_and_holds_up_nothing(tmp_path: Path) -> None:
+    dispatch, _ = reporting(tmp_path)
+    dispatch.put(Message(kind="state", sequence=1, wall=0.0, body={"score": float("nan")}))
+    dispatch.put(message(2))
+    assert deliver_all(dispatch, 1.0) == [2]
+    assert dispatch.counters()["refused"] == 1
+
+
+def test_alarms_about_lost_verdicts_say_how_many_and_come_at_most_once_a_second() -> None:
+    dispatch = Dispatch(OutputOptions(gate=True), name="gate", spool=None)
+    for number in range(100):
+        dispatch.put(result(number, deadline=0.01 * (number + 1)))
+    seen: list[str] = []
+    for tick in range(30):
+        dispatch.step(tick * 0.1, free=False)
+        seen += [text for _, text in dispatch.alarms()]
+    assert [int(text.split()[1]) for text in seen] == [10, 90]
+    assert "part P99" in seen[-1]
+
+
+def test_alarms_about_lost_alarms_are_not_raised() -> None:
+    dispatch = Dispatch(OutputOptions(queue=1), name="mes", spool=None)
+    for number in range(5):
+        dispatch.put(message(number, "alarm"))
+    dispatch.step(0.0, free=False)
+    assert dispatch.alarms() == []
+    assert dispatch.counters()["dropped"] == 4
+
+
+@pytest.mark.parametrize(
+    ("encoder", "trigger", "gone"),
+    [(149, 100, False), (150, 100, True), (2**31 + 20, 2**31 - 40, True), (20, 2**32 - 30, True), (5, 100, False)],
+)
+def test_the_gate_is_reached_also_when_a_count_of_32_bits_wraps(encoder: int, trigger: int, gone: bool) -> None:
+    options = OutputOptions(gate=True, hold=Hold(encoder=50))
+    dispatch = Dispatch(options, name="gate", spool=None)
+    dispatch.step(0.0)
+    dispatch.done(None, 0.0)
+    dispatch.put(result(1, deadline=1.0, encoder=trigger))
+    assert dispatch.step(0.0) is None  # nobody has said where the belt stands
+    dispatch.turn(encoder)
+    assert (dispatch.step(0.0) is not None) == gone
+
+
+def test_a_part_whose_encoder_count_never_comes_is_late_and_an_alarm_passes_it() -> None:
+    options = OutputOptions(gate=True, hold=Hold(encoder=50))
+    dispatch = Dispatch(options, name="gate", spool=None)
+    dispatch.step(0.0)
+    dispatch.done(None, 0.0)
+    dispatch.put(result(1, deadline=1.0, encoder=0))
+    dispatch.put(message(2, "alarm"))
+    assert deliver_all(dispatch, 0.5) == [2]
+    assert dispatch.wake(0.5) == 1.0
+    dispatch.turn(1000)
+    dispatch.step(1.0)
+    assert dispatch.counters()["late"] == 1
+    assert dispatch.counters()["delivered"] == 1
+
+
+def test_what_is_held_for_a_time_goes_at_that_time_after_the_trigger_in_order() -> None:
+    options = OutputOptions(gate=True, hold=Hold(after=0.8))
+    dispatch = Dispatch(options, name="gate", spool=None)
+    dispatch.step(10.0)
+    dispatch.done(None, 10.0)
+    dispatch.put(result(1, at=10.0, deadline=12.0))
+    dispatch.put(result(2, at=10.2, deadline=12.0))
+    assert dispatch.step(10.5) is None
+    assert dispatch.wake(10.5) == 10.8
+    assert deliver_all(dispatch, 10.8) == [1]
+    assert dispatch.wake(10.8) == 11.0
+    assert deliver_all(dispatch, 11.0) == [2]
+
+
+for machine in (Gate, Report, SmallReport):
+    machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+TestGate = Gate.TestCase
+TestReport = Report.TestCase
+TestSmallReport = SmallReport.TestCase
