@@ -16,16 +16,17 @@ SO_RCVBUFFORCE = 33  # Linux, from asm-generic/socket.h; Python has no name for 
 
 
 def widen(port: int, size: int) -> int | None:
-    """Widens the receive buffer of this process's UDP socket on `port` to `size` bytes, as far as the system allows.
+    """Widens the receive buffer of this process's UDP socket on `port` for `size` bytes, as far as the system allows.
 
     Returns:
-        The bytes that were granted: net.core.rmem_max is the limit, unless the process may go beyond it. None where
-        the system does not show a process its own sockets (not Linux).
+        The bytes that were granted, as the kernel counts: twice what was asked for, since it counts what it allocates
+        for a packet and not what the packet holds. net.core.rmem_max is the limit, unless the process may go beyond
+        it. None where the system does not show a process its own sockets (not Linux).
     """
     granted = None
     for own in _own_sockets(port):
         for option in (SO_RCVBUFFORCE, socket.SO_RCVBUF):
-            if own.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= size:
+            if own.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= 2 * size:
                 break
             with suppress(PermissionError):
                 own.setsockopt(socket.SOL_SOCKET, option, size)

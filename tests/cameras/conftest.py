@@ -14,7 +14,7 @@ import pytest
 from inspection.cameras.camera import Camera
 from inspection.cameras.open import open_camera
 from inspection.cameras.options import GenICamOptions
-from tests.support.cameras import ADDRESS, Aravis, is_taken, wait_for
+from tests.support.cameras import ADDRESS, Aravis, OwnImages, is_taken, wait_for
 
 
 @pytest.fixture
@@ -33,6 +33,20 @@ def aravis(gvcp: None) -> Iterator[Callable[..., Aravis]]:
 
     def start(*arguments: str) -> Aravis:
         started.append(Aravis(*arguments))
+        return started[-1]
+
+    yield start
+    for camera in started:
+        camera.off()
+
+
+@pytest.fixture
+def own_images(gvcp: None, tmp_path: Path) -> Iterator[Callable[[list[bytes]], OwnImages]]:
+    """Starts the fake camera with frames of the test's own."""
+    started: list[OwnImages] = []
+
+    def start(frames: list[bytes]) -> OwnImages:
+        started.append(OwnImages(tmp_path, frames))
         return started[-1]
 
     yield start

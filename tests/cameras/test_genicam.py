@@ -18,7 +18,8 @@ from inspection.cameras.camera import Camera, CameraLost
 from inspection.cameras.options import GenICamOptions
 from inspection.errors import ConfigInvalid
 from inspection.parts import Frame
-from tests.support.cameras import ADDRESS, Aravis, error_of, take, wait_for
+from tests.support.cameras import ADDRESS, Aravis, OwnImages, error_of, take, wait_for
+from tests.support.images import surface
 from tests.support.namespaces import cameras_behind_a_switch
 
 viva = pytest.importorskip("viva_genicam")
@@ -78,6 +79,30 @@ def test_rgb_frames_arrive_with_red_first(aravis: StartAravis, opened: Start) ->
     scale = np.roll(row, -darkest_blue, axis=0)
     assert (np.diff(scale[32:220, 0]) >= 0).all()
     assert (np.diff(scale[32:220, 2]) <= 0).all()
+
+
+def test_every_pixel_of_an_own_image_arrives_in_its_place_and_in_order(
+    own_images: Callable[[list[bytes]], OwnImages], opened: Start
+) -> None:
+    images = [surface(seed, 240, 320) for seed in range(4)]
+    own_images([image.tobytes() for image in images])
+    camera = opened(trigger="software", pixel_format="Mono8", width=320, height=240)
+    for index in range(6):
+        camera.trigger()
+        (frame,) = take(camera, 1)
+        np.testing.assert_array_equal(frame.pixels, images[index % 4])
+
+
+@pytest.mark.parametrize("pattern", ["RG", "GR", "GB", "BG"])
+def test_a_red_part_is_red_through_a_camera_with_colour_filters(
+    own_images: Callable[[list[bytes]], OwnImages], opened: Start, pattern: str
+) -> None:
+    red = np.zeros((48, 64), np.uint8)  # what the sensor sees: light behind the red filters alone
+    y, x = divmod({"RG": 0, "GR": 1, "GB": 2, "BG": 3}[pattern], 2)
+    red[y::2, x::2] = 201
+    own_images([red.tobytes()])
+    (frame,) = take(opened(trigger="free", pixel_format=f"Bayer{pattern}8", width=64, height=48), 1)
+    np.testing.assert_array_equal(frame.pixels, np.broadcast_to(np.array([201, 0, 0]), (48, 64, 3)))
 
 
 def test_each_bayer_mosaic_gives_the_same_colours(aravis: StartAravis, opened: Start) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -19,7 +18,7 @@ from inspection.cameras.open import open_camera
 from inspection.cameras.options import StreamOptions
 from inspection.errors import ConfigInvalid
 from inspection.parts import Frame
-from tests.support.cameras import error_of, take
+from tests.support.cameras import SYSTEM_PYTHON, error_of, system_python, take
 
 av = pytest.importorskip("av")
 
@@ -28,7 +27,6 @@ pytestmark = pytest.mark.line
 Open = Callable[..., Camera]
 RED = (255, 0, 0)
 RATE = 25
-SYSTEM_PYTHON = "/usr/bin/python3"
 SERVER = Path(__file__).parents[1] / "support" / "rtsp_server.py"
 
 
@@ -222,11 +220,7 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    check = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
-    there = Path(SYSTEM_PYTHON).exists() and subprocess.run([SYSTEM_PYTHON, "-c", check], capture_output=True)
-    if not there or there.returncode:
-        say = pytest.fail if os.environ.get("CI") else pytest.skip
-        say("gir1.2-gst-rtsp-server-1.0 is not installed: .ci/run installs it")
+    system_python("GstRtspServer", "gir1.2-gst-rtsp-server-1.0")
     running = Server()
     yield running
     running.off()

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,20 @@ def program(name: str) -> str:
         say(f"{name} is not installed: .ci/run installs it")
     assert path is not None
     return path
+
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+OWN_IMAGES = Path(__file__).with_name("gige_camera.py")
+
+
+def system_python(namespace: str, package: str) -> str:
+    """The system's Python, which reaches GObject libraries; without the library the test is skipped, or fails in CI."""
+    version = {"Aravis": "0.8"}.get(namespace, "1.0")
+    check = f"import gi; gi.require_version('{namespace}', '{version}'); from gi.repository import {namespace}"
+    if not Path(SYSTEM_PYTHON).exists() or subprocess.run([SYSTEM_PYTHON, "-c", check], capture_output=True).returncode:
+        say = pytest.fail if os.environ.get("CI") else pytest.skip
+        say(f"{package} is not installed: .ci/run installs it")
+    return SYSTEM_PYTHON
 
 
 def wait_for(what: Callable[[], bool], seconds: float = 30.0) -> None:
@@ -76,6 +91,25 @@ class Aravis:
     def thaw(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+
+class OwnImages:
+    """Aravis' fake camera, sending frames of one's own: `frames` are the bytes of each, all of the same length."""
+
+    def __init__(self, folder: Path, frames: list[bytes]) -> None:
+        python = system_python("Aravis", "gir1.2-aravis-0.8")
+        file = folder / "frames.raw"
+        file.write_bytes(b"".join(frames))
+        command = [python, str(OWN_IMAGES), ADDRESS, "GV01", str(file), str(len(frames[0]))]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
+    def off(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 def take(camera: Camera, count: int) -> list[Frame]:
