@@ -25,8 +25,10 @@ from inspection.outputs.opcua.states import ALLOWED, EXECUTING, Vision, follow, 
 from inspection.outputs.options import OpcUaOptions
 from inspection.outputs.sink import Message
 
-PATIENCE = 2.0  # seconds that PrepareRecipe waits; clients give a call 4 s (asyncua) and more
-DRAINED = 2.0  # seconds that StartSingleJob waits for the parts of an aborted job to get their verdicts
+# Seconds that PrepareRecipe waits. A connection is served one request after the other, and asyncua's clients hang up
+# when their once-a-second look at the server is not answered.
+PATIENCE = 0.5
+DRAINED = 0.5  # seconds that StartSingleJob waits for the parts of an aborted job to get their verdicts
 JOBS_KEPT = 1000
 
 

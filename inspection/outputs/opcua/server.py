@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import socket
 from importlib import metadata
 
 from asyncua import Server, ua
@@ -48,6 +49,7 @@ class VisionServer:
     async def start(self) -> None:
         """Listens. Raises DeliveryFailed (the address is taken), ConfigInvalid, OutputUnwritable."""
         options = self._options
+        self._try_address()
         gate = Gate(options, self._alarm)
         server = Server(iserver=gate)
         await server.init()
@@ -80,16 +82,29 @@ class VisionServer:
         try:
             await server.start()
         except OSError as error:
-            raise DeliveryFailed(
-                f"cannot listen: {error.strerror or error}.",
-                where=f"{options.host}:{options.port}",
-                hint="Is another server there? Is it an address of this machine?",
-            ) from error
+            raise self._taken(error) from error
         self._server = server
         assert server.bserver is not None
         self.url = f"opc.tcp://{host}:{server.bserver.port}/inspection"
         self._warn(server)
         self._following = asyncio.create_task(self._follow())
+
+    def _try_address(self) -> None:
+        """Finds a taken address before seconds go into the address space: the courier tries again and again."""
+        try:
+            family = socket.getaddrinfo(self._options.host, None, type=socket.SOCK_STREAM)[0][0]
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((self._options.host, self._options.port))
+        except OSError as error:
+            raise self._taken(error) from error
+
+    def _taken(self, error: OSError) -> DeliveryFailed:
+        return DeliveryFailed(
+            f"cannot listen: {error.strerror or error}.",
+            where=f"{self._options.host}:{self._options.port}",
+            hint="Is another server there? Is it an address of this machine?",
+        )
 
     async def take(self, message: Message) -> None:
         """Publishes a message."""

@@ -87,10 +87,17 @@ class OpcUaSink:
             raise DeliveryFailed("the OPC UA server is not open.", where=self._options.host)
         taking = server.take(message)
         try:
-            asyncio.run_coroutine_threadsafe(taking, loop).result(self._options.timeout)
-        except (concurrent.futures.CancelledError, concurrent.futures.TimeoutError, RuntimeError) as error:
+            taken = asyncio.run_coroutine_threadsafe(taking, loop)
+        except RuntimeError as error:
             taking.close()
-            raise DeliveryFailed(f"the OPC UA server was closed or did not answer: {error!r}.") from error
+            raise DeliveryFailed("the OPC UA server was closed.", where=self._options.host) from error
+        try:
+            taken.result(self._options.timeout)
+        except (concurrent.futures.CancelledError, concurrent.futures.TimeoutError) as error:
+            taken.cancel()
+            raise DeliveryFailed(
+                "the OPC UA server was closed, or did not take the message in time.", where=self._options.host
+            ) from error
 
     def close(self) -> None:
         """Ends all connections and the thread."""
@@ -122,5 +129,9 @@ class OpcUaSink:
 
 
 def _known(error: BaseException) -> BaseException:
-    """A failed start is the plant's to mend where it is one of ours; anything else keeps its own traceback."""
-    return error if isinstance(error, InspectionError) else RuntimeError(f"the OPC UA server does not start: {error!r}")
+    """A failed start is the plant's to mend where it is one of ours; anything else keeps what it was as its cause."""
+    if isinstance(error, InspectionError):
+        return error
+    failure = RuntimeError("the OPC UA server does not start")
+    failure.__cause__ = error
+    return failure

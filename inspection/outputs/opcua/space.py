@@ -85,7 +85,7 @@ class Space:
         root = await objects.add_object(
             self.id(""), ua.QualifiedName(ROOT, 1), self.types["VisionSystemType"], instantiate_optional=True
         )
-        await self.server.delete_nodes([self.node(path) for path in NOT_OFFERED], recursive=True)
+        await self._remove(*NOT_OFFERED)
         await root.set_event_notifier([ua.EventNotifier.SubscribeToEvents])
         await self.server.nodes.server.add_reference(root, ua.ObjectIds.HasNotifier)
         await self.server.nodes.server.set_event_notifier([ua.EventNotifier.SubscribeToEvents])
@@ -97,6 +97,29 @@ class Space:
     def node(self, path: str) -> Node:
         """The node at such a path."""
         return self.server.get_node(self.id(path))
+
+    async def _remove(self, *paths: str) -> None:
+        """Takes nodes away, with all below them.
+
+        References to them are dropped in one go over the address space: asyncua's own way goes over it once for each
+        node, which is half of the time that the server takes to start (4.6 s of 8.6 s under the profiler).
+        """
+        space = self.server.iserver.aspace
+        roots = tuple(f"{ROOT}.{path}" for path in paths)
+        below = tuple(f"{root}." for root in roots)
+        gone = {
+            node
+            for node in list(space.keys())
+            if node.NamespaceIndex == 1 and (node.Identifier in roots or str(node.Identifier).startswith(below))
+        }
+        request = ua.DeleteNodesParameters()
+        request.NodesToDelete = [ua.DeleteNodesItem(NodeId=node, DeleteTargetReferences=False) for node in gone]
+        for result in await self.server.iserver.isession.delete_nodes(request):
+            result.check()
+        for node in list(space.keys()):
+            references = space[node].references
+            if any(reference.NodeId in gone for reference in references):
+                references[:] = [reference for reference in references if reference.NodeId not in gone]
 
     async def show_state(self, state: Vision) -> None:
         """Writes the state into both machines."""
@@ -137,7 +160,7 @@ class Space:
         for recipe in recipes:
             await self._show_recipe(recipe, recipe.id == prepared)
         for gone in set(self._hashes) - {recipe.id for recipe in recipes}:
-            await self.server.delete_nodes([self.node(f"{RECIPES}.{gone}")], recursive=True)
+            await self._remove(f"{RECIPES}.{gone}")
             del self._hashes[gone]
         products = {recipe.product for recipe in recipes}
         for product in products - self._products:
@@ -149,7 +172,7 @@ class Space:
                 datatype=self.types["ProductDataType"],
             )
         for product in self._products - products:
-            await self.server.delete_nodes([self.node(f"{PRODUCTS}.{product}")])
+            await self._remove(f"{PRODUCTS}.{product}")
         self._products = products
         return fresh
 
@@ -192,4 +215,4 @@ class Space:
         )  # fmt: skip
         if len(self._configurations) > CONFIGURATIONS_KEPT:
             gone = self._configurations.pop(0)
-            await self.server.delete_nodes([self.node(f"{CONFIGURATIONS}.{gone}")])
+            await self._remove(f"{CONFIGURATIONS}.{gone}")
