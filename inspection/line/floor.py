@@ -9,7 +9,7 @@ from typing import cast
 
 from inspection.control import Alarm
 from inspection.errors import InspectionError
-from inspection.line.clock import Clock
+from inspection.line.clock import Clock, HandClock
 from inspection.line.crew import Crew
 from inspection.line.setup import Setup
 from inspection.line.tracker import Closed, Job, Tracker, Whole
@@ -45,6 +45,7 @@ class Floor:
         self.tracker = Tracker(waiting=waiting)
         self._work = threading.Condition(self.lock)  # something to judge
         self._over = threading.Condition(self.lock)  # something may be over
+        self._quiet = threading.Condition(self.lock)  # something was judged, or is over
         self._tell, self._after, self._alarm = tell, after, alarm
         self._ended = False
         self._crew: Crew | None = None
@@ -76,10 +77,17 @@ class Floor:
             self.tracker.lost(view, reason)
             self._over.notify()
 
-    def moved(self) -> None:
-        """The clock was moved by hand."""
+    def advance(self, clock: HandClock, to: float) -> None:
+        """Moves the clock by hand, when all that is due until then has been judged: nothing is late because this machine
+        is slow, and no more waits for a worker than may. Returns when all that is over by then has been told."""
         with self.lock:
+            most = max(self.tracker.waiting // 2, 1)
+            while self.tracker.busy(to) or self.tracker.queued >= most:
+                self._quiet.wait()
+            clock.move(to)
             self._over.notify()
+            while self.tracker.ripe(to):
+                self._quiet.wait()
 
     def check(self) -> int:
         """Gives up network runs that hang; how many."""
@@ -134,6 +142,7 @@ class Floor:
         with self.lock:
             self.tracker.conclude(whole, result, self.clock.now())
             self._over.notify()
+            self._quiet.notify_all()
 
     def _close_parts(self) -> None:
         while True:
@@ -143,6 +152,7 @@ class Floor:
                         return
                     self._over.wait(self._until_due())
                 unbalanced = self.tracker.check()
+                self._quiet.notify_all()
             for one in closed:
                 self._tell(one)
             if unbalanced is not None:

@@ -77,7 +77,7 @@ class Line:
         self.outlets = Outlets((), self, spool=first.record.folder, clock=self.clock.now)  # none until `open`
         waiting = first.work.waiting
         self.floor = Floor(clock=self.clock, waiting=waiting, tell=self._tell, after=self._after, alarm=self.alarm)
-        self.cameras = Feeders(camera, on_frame=self._on_frame, on_lost=self.floor.lost, alarm=self.alarm)
+        self.cameras = Feeders(camera, on_frame=self.frame, on_lost=self.floor.lost, alarm=self.alarm)
         self._state = LineState.STARTING
         self._problem: InspectionError | None = None
         self._told = threading.Condition(self.floor.lock)  # a verdict was told, or the state changed
@@ -250,6 +250,15 @@ class Line:
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
+    def again(self, trigger: Trigger, at: float) -> int:
+        """A recorded part comes by once more; returns its new number. Frames name it by what they did."""
+        with self.floor.lock:
+            setup = self._running()
+            key = {"order": None, "trigger": str(trigger.number), "part": trigger.part}[setup.by]
+            return self._open(
+                setup, part=trigger.part, lot=trigger.lot, encoder=trigger.encoder, at=at, key=key, wall=trigger.wall
+            )
+
     def _open(
         self,
         setup: Setup,
@@ -282,7 +291,8 @@ class Line:
         self.cameras.pulse(setup.regions)
         return number
 
-    def _on_frame(self, view: str, frame: Frame) -> None:
+    def frame(self, view: str, frame: Frame) -> None:
+        """A frame of a view is here."""
         with self.floor.lock:
             if self._state not in (LineState.RUNNING, LineState.DRAINING):
                 self.idle_frames += 1

@@ -222,6 +222,12 @@ class Tracker:
         """Regions that wait for a worker."""
         return len(self._jobs)
 
+    def ripe(self, now: float) -> bool:
+        """Whether `finished` would give something."""
+        parts = list(self._parts.values())
+        whole = bool(parts) and all(view.result is not None for view in parts[0].views.values())
+        return whole or any(part.due <= now for part in parts)
+
     def busy(self, by: float) -> bool:
         """Whether something is still to be judged for a part that is due at `by` or before."""
         return any(pending(view) for part in self._parts.values() if part.due <= by for view in part.views.values())
