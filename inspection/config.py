@@ -92,7 +92,8 @@ def _mistakes(error: ValidationError, kind: type[BaseModel], source: str, lines:
     # A required key that was misspelt is missing too; what was meant by the misspelt one says more.
     for one in sorted(error.errors(), key=lambda one: one["type"] == "missing"):
         place = _follow(kind, tuple(one["loc"]))
-        what, hint = f"{one['msg']} (is {reprlib.repr(one['input'])}).", None
+        said = one["msg"].removeprefix("Value error, ")
+        what, hint = f"{said} (is {reprlib.repr(one['input'])}).", None
         key = place.key
         if one["type"] == "extra_forbidden":
             what, hint = "", nearest(str(key[-1]), list(place.owner.model_fields) if place.owner else [], "keys")

@@ -111,7 +111,7 @@ CASES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"record": {"images": {"quota": "much"}}}, "much", ["`record.images.quota`"]),
     ({"views.a b": PLAIN["views"]["side"]}, "a b", ["`views.a b`", "pattern"]),
     ({"views.top.camera.features": {"Gain": [1]}}, "- 1", ["`views.top.camera.features.Gain`"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("changes", "text", "words"), CASES, ids=[" ".join(case[2][0].split()) for case in CASES])
