@@ -89,6 +89,15 @@ def read_users(options: OpcUaOptions) -> dict[str, bytes]:
     return users
 
 
+def unprotected(options: OpcUaOptions) -> bool:
+    """Whether others than this machine reach a server that neither signs nor encrypts."""
+    try:
+        loopback = ipaddress.ip_address(options.host).is_loopback
+    except ValueError:
+        loopback = options.host == "localhost"
+    return not loopback and set(options.security) == {"none"}
+
+
 class Gate(InternalServer):  # type: ignore[misc]
     """asyncua's inner server with this module's rules."""
 
@@ -215,11 +224,11 @@ class GuardedSession(InternalSession):  # type: ignore[misc]
         return super().__getattribute__(name)
 
     def activate_session(self, params: ua.ActivateSessionParameters, peer_certificate: bytes | None) -> Any:
-        """`peer_certificate`: what the channel was opened with; None: it has no security. Raises ServiceError."""
+        """`peer_certificate`: what the channel was opened with; None or empty: no security. Raises ServiceError."""
         gate: Gate = self.iserver
-        if peer_certificate is None and "none" not in gate.options.security:
+        if not peer_certificate and "none" not in gate.options.security:
             raise ServiceError(ua.StatusCodes.BadSecurityModeInsufficient)
-        if peer_certificate is not None and gate.options.trusted is not None and not gate.trusts(peer_certificate):
+        if peer_certificate and gate.options.trusted is not None and not gate.trusts(peer_certificate):
             gate.keep_rejected(peer_certificate)
             raise ServiceError(ua.StatusCodes.BadCertificateUntrusted)
         return super().activate_session(params, peer_certificate)

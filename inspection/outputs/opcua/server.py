@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import ipaddress
 import socket
 from importlib import metadata
 
@@ -17,7 +16,7 @@ from inspection.outputs.opcua.events import Conditions, Emitter
 from inspection.outputs.opcua.machine import Machine
 from inspection.outputs.opcua.methods import Methods
 from inspection.outputs.opcua.results import SOFTWARE
-from inspection.outputs.opcua.security import Gate, application_uri, own_certificate, read_certificates
+from inspection.outputs.opcua.security import Gate, application_uri, own_certificate, read_certificates, unprotected
 from inspection.outputs.opcua.space import Space
 from inspection.outputs.options import OpcUaOptions
 from inspection.outputs.sink import DeliveryFailed, Message
@@ -51,18 +50,19 @@ class VisionServer:
         options = self._options
         self._try_address()
         gate = Gate(options, self._alarm)
+        certificate, key = own_certificate(options, f"urn:{SOFTWARE}:{self._line}")
+        uri = application_uri(certificate)
+        if options.trusted is not None:
+            read_certificates(options.trusted)  # a folder that cannot be read is found now, not by the first client
         server = Server(iserver=gate)
         await server.init()
-        certificate, key = own_certificate(options, f"urn:{SOFTWARE}:{self._line}")
         server.set_server_name(f"{SOFTWARE} {self._line}")
-        await server.set_application_uri(application_uri(certificate))
+        await server.set_application_uri(uri)
         try:
             await server.load_certificate(certificate)
             await server.load_private_key(key)
         except (OSError, ValueError, TypeError) as error:
             raise ConfigInvalid(f"the server's certificate or key cannot be read: {error}.", where=str(key)) from error
-        if options.trusted is not None:
-            read_certificates(options.trusted)  # a folder that cannot be read is found now, not by the first client
         version = metadata.version(SOFTWARE)
         now = datetime.datetime.now(datetime.UTC)
         await server.set_build_info(f"urn:{SOFTWARE}", SOFTWARE, SOFTWARE, version, "", now)
@@ -134,16 +134,11 @@ class VisionServer:
             await self._machine.follow_line()
 
     def _warn(self, server: Server) -> None:
-        options = self._options
-        try:
-            loopback = ipaddress.ip_address(options.host).is_loopback
-        except ValueError:
-            loopback = options.host == "localhost"
-        if not loopback and set(options.security) == {"none"}:
+        if unprotected(self._options):
             self._alarm(
                 "opcua-unprotected",
                 f"OPC UA at {self.url} is neither signed nor encrypted: whoever is in that network can read it, and "
-                "command the line. Offer `sign` and `encrypt`.",
+                "may command the line. Offer `sign` and `encrypt`.",
             )
         certificate = uacrypto.x509_from_der(uacrypto.der_from_x509(server.iserver.certificate))
         ends = certificate.not_valid_after_utc
