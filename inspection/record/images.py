@@ -84,7 +84,6 @@ class ImageKeeper:
 
     def start(self) -> None:
         """Begins."""
-        self._look()
         for thread in (*self._threads, self._tender):
             thread.start()
 
@@ -177,14 +176,23 @@ class ImageKeeper:
         self.shelf.shrink(self._policy.quota)
 
     def _tend(self) -> None:
-        self.shelf.sweep()
-        self.shelf.shrink(self._policy.quota)
+        swept, failing = False, False
         expired = -EXPIRE_EVERY
         while not self._closed:
-            self._look()
-            if self._policy.age is not None and time.monotonic() - expired > EXPIRE_EVERY:
-                expired = time.monotonic()
-                self.shelf.expire(self._wall() - self._policy.age)
+            try:
+                self._look()
+                if not swept:
+                    self.shelf.sweep()
+                    swept = True
+                if self._policy.age is not None and time.monotonic() - expired > EXPIRE_EVERY:
+                    expired = time.monotonic()
+                    self.shelf.expire(self._wall() - self._policy.age)
+                self.shelf.shrink(self._policy.quota)
+                failing = False
+            except OSError as error:
+                if not failing:
+                    failing = True
+                    self._alarm("record-images", f"The folder of images cannot be looked after: {error}")
             with self._changed:
                 self._changed.wait_for(lambda: self._closed, TEND_EVERY)
 

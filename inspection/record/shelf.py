@@ -46,18 +46,27 @@ class Shelf:
         # One heap for what goes first and one for the rest: (number, folder, bytes).
         self._ok: list[tuple[int, str, int]] = []
         self._others: list[tuple[int, str, int]] = []
+        # What a kill has left; listed now, before anybody writes: later there are such folders that are in work.
+        try:
+            names = os.listdir(folder)
+        except OSError:  # not there yet, or no folder: whoever writes will say so
+            names = []
+        self._leftovers = [name for name in names if name.startswith(HIDDEN)]
+        self._counted: set[str] | None = set()  # until the sweep is over: it meets what is written meanwhile
 
     def sweep(self) -> None:
-        """Takes what an earlier run has left into account, and deletes what it left half done. Seconds, once."""
+        """Takes what an earlier run has left into account, and deletes what it left half done.
+
+        Takes seconds where there are many; others may add meanwhile. Raises OSError; then call it again.
+        """
+        for name in self._leftovers:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         for day in _folders(self.folder):
-            if day.name.startswith(HIDDEN):
-                shutil.rmtree(day.path, ignore_errors=True)
-                continue
-            for hour in _folders(Path(day.path)):
+            for hour in _folders(Path(day.path)) if not day.name.startswith(HIDDEN) else ():
                 for part in _folders(Path(hour.path)):
                     if _PART.fullmatch(part.name):
-                        size = sum(_blocks(file.stat().st_size) for file in os.scandir(part.path))
-                        self._add(f"{day.name}/{hour.name}/{part.name}", size)
+                        self._add(f"{day.name}/{hour.name}/{part.name}", _size(part.path))
+        self._counted = None
 
     @contextmanager
     def adding(self, name: str) -> Iterator[Path]:
@@ -66,7 +75,7 @@ class Shelf:
         temporary.mkdir(parents=True)
         try:
             yield temporary
-            size = sum(_blocks(file.stat().st_size) for file in os.scandir(temporary))
+            size = _size(temporary)
             final = self.folder / name
             with self._lock:  # otherwise `_remove` might take the hour's folder away, because it is empty
                 final.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +100,10 @@ class Shelf:
         found = _PART.fullmatch(name.rpartition("/")[2])
         assert found is not None
         with self._lock:
+            if self._counted is not None:
+                if name in self._counted:
+                    return
+                self._counted.add(name)
             heapq.heappush(self._ok if found[2] == "OK" else self._others, (int(found[1]), name, size))
             self.bytes += size
             self.parts += 1
@@ -125,8 +138,12 @@ def _folders(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _blocks(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
+def _size(folder: str | Path) -> int:
+    """Bytes that the files of a part take on the disk; 0 where they have just been deleted."""
+    try:
+        return sum(-(-file.stat().st_size // BLOCK) * BLOCK for file in os.scandir(folder))
+    except FileNotFoundError:
+        return 0
 
 
 def _hour(name: str) -> float:

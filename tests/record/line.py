@@ -130,7 +130,7 @@ def main() -> None:
     arguments.add_argument("--images", action="store_true")
     arguments.add_argument("--database")
     given = arguments.parse_args()
-    images = KeepImages(ok=2, free=1) if given.images else NO_IMAGES
+    images = KeepImages(ok=2, free=1, age=None) if given.images else NO_IMAGES
     options = RecordOptions(folder=given.folder, database=given.database, images=images)
     record = Record(options, line="line1", alarm=lambda *_: None)
     print("interrupted", *(body["number"] for body in record.interrupted), flush=True)
