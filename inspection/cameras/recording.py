@@ -82,6 +82,7 @@ class Recording:
         about: what the line said of itself. started: seconds since 1970, UTC.
         state: why it ended: `closed`, `full`, `behind` (`RecorderState`), or `cut off` by a kill or a failing disk.
         index: everything in its order, frames without their pixels.
+        seconds: the highest offset.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -119,6 +120,7 @@ class Recording:
                     where=f"{self.folder / EVENTS}:{number}",
                     hint="The file was changed or damaged; record again.",
                 ) from error
+        self.seconds = max((event.offset for event in self.index), default=0.0)
 
     def _add(self, line: dict[str, Any]) -> None:
         kind = line["event"]
@@ -143,11 +145,6 @@ class Recording:
             raise ValueError(f"an event {kind!r} is unknown")
         self.index.append(event)
         self._stored.append(stored)
-
-    @property
-    def seconds(self) -> float:
-        """The highest offset."""
-        return max((event.offset for event in self.index), default=0.0)
 
     @property
     def views(self) -> tuple[str, ...]:

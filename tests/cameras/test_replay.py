@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 import threading
 import time
@@ -11,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from inspection.cameras.camera import CameraEnded, CameraLost
-from inspection.cameras.options import ReplayOptions
+from inspection.cameras.options import AnyCamera, ReplayOptions
 from inspection.cameras.recording import FrameEvent, Recording, TriggerEvent
 from inspection.cameras.replay import ReplayCamera, events
 from inspection.errors import ConfigInvalid, DataInvalid
@@ -336,3 +339,9 @@ def test_another_view_can_stand_in_and_an_unknown_one_is_refused_with_those_that
     assert take(source).pixels is not None
     with pytest.raises(ConfigInvalid, match="side, top"):
         camera(recorded, view="bottom")
+
+
+def test_the_cameras_on_the_page_for_integrators_are_valid() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "recordings.md").read_text(encoding="utf-8")
+    shown = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    assert [TypeAdapter(AnyCamera).validate_python(one).kind for one in shown] == ["folder", "pushed", "replay"]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from inspection.errors import OutputUnwritable
-from inspection.files import write_bytes, write_text, writing
+from inspection.errors import DataInvalid, OutputUnwritable
+from inspection.files import find_images, write_bytes, write_text, writing
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -155,3 +155,14 @@ def test_what_goes_wrong_in_reading_is_not_called_a_failed_write(tmp_path: Path)
     """The block may read other files; only failures to write are failures to write."""
     with pytest.raises(FileNotFoundError), writing(tmp_path / "a"):
         (tmp_path / "missing").read_bytes()
+
+
+def test_images_are_found_in_the_order_of_their_paths_without_hidden_ones_and_other_files(tmp_path: Path) -> None:
+    for name in ("b/2.PNG", "b/10.png", "a.jpg", ".hidden.png", ".git/x.png", "notes.txt", "drawn/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    named = tmp_path / "nowhere.png"  # whether it is there is said when it is read
+    found = list(find_images([tmp_path, named], without=tmp_path / "drawn"))
+    assert found == [tmp_path / "a.jpg", tmp_path / "b" / "10.png", tmp_path / "b" / "2.PNG", named]
+    with pytest.raises(DataInvalid, match="no image"):
+        list(find_images([tmp_path / ".git"], without=tmp_path / ".git"))
