@@ -60,7 +60,9 @@ def opened() -> Iterator[Callable[..., Camera]]:
     with ExitStack() as stack:
 
         def start(**options: Any) -> Camera:
-            camera = open_camera(GenICamOptions(kind="genicam", **{"address": ADDRESS, **options}), view="top")
+            # Finding the largest packet takes a quarter of a second; one test does it.
+            given = {"address": ADDRESS, "packet_size": 8000, **options}
+            camera = open_camera(GenICamOptions(kind="genicam", **given), view="top")
             stack.callback(camera.stop)
             camera.start()
             return camera
