@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import secrets
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,7 +16,8 @@ from typing import Any
 from asyncua import ua
 
 from inspection.control import Control, LineState, NotReady, RecipeInfo
-from inspection.errors import ConfigInvalid, InspectionError
+from inspection.errors import InspectionError
+from inspection.outputs.opcua.aside import in_thread
 from inspection.outputs.opcua.events import ERROR, WARNING, Conditions, Emitter
 from inspection.outputs.opcua.results import Job, Results, configuration_id, external_id, internal_id, make, new
 from inspection.outputs.opcua.space import Space
@@ -388,31 +388,3 @@ class Machine:
     def _new_job(self, *, single: bool, meas: str = "") -> Job:
         self._jobs += 1
         return Job(id=f"{self._boot}-{self._jobs}", single=single, meas=meas)
-
-
-def in_thread(name: str, work: Callable[[], None]) -> asyncio.Future[None]:
-    """Runs what may block in a daemon thread of its own: one that hangs must keep neither the loop nor the exit."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def settle(error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
-
-    def run() -> None:
-        failure: BaseException | None = None
-        try:
-            work()
-        except InspectionError as error:
-            failure = error
-        except BaseException as error:  # noqa: BLE001 - handed to whoever awaits it
-            failure = ConfigInvalid(f"the change-over broke down: {type(error).__name__}: {error}.")
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, failure)
-
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return done
