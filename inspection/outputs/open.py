@@ -21,7 +21,7 @@ def open_sink(options: AnyOutput, *, control: Control, line: str, alarm: Alarm) 
             return SparkplugSink(options, control, line, alarm)
         from inspection.outputs.mqtt import MqttSink
 
-        return MqttSink(options, control, line, alarm)
+        return MqttSink(options, line)
     if isinstance(options, ModbusOptions):
         from inspection.outputs.modbus import ModbusSink
 
@@ -32,4 +32,4 @@ def open_sink(options: AnyOutput, *, control: Control, line: str, alarm: Alarm) 
         return OpcUaSink(options, control, line, alarm)
     from inspection.outputs.webhook import WebhookSink
 
-    return WebhookSink(options, control, line, alarm)
+    return WebhookSink(options, line)
