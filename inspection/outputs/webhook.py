@@ -1,0 +1,138 @@
+"""`POST` of each message to a URL, signed so that the receiver knows who sent it and when (extra `webhook`)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import ssl
+import time
+
+from inspection.errors import ConfigInvalid, MissingExtra
+from inspection.outputs.options import WebhookOptions
+from inspection.outputs.sink import DeliveryFailed, DeliveryRefused, Message
+
+try:
+    import urllib3
+except ImportError as missing:
+    raise MissingExtra(
+        "A webhook needs urllib3.", hint="Install it with: pip install 'lightsout-inspection[webhook]'"
+    ) from missing
+
+_AGAIN = {408, 425, 429}  # beside 5xx: the request was sound, and may be taken another time
+_SHOWN = 500  # bytes of an answer that are read, and shown in errors
+
+
+class WebhookSink:
+    """Sends each message's body as JSON; any 2xx answer means that the receiver has it.
+
+    Headers: `X-Inspection-Kind` (result, alarm, state); `X-Inspection-Id`, the same for every try of one message and
+    for no other message, so that a receiver can drop what it has already; `X-Inspection-Timestamp`, seconds since 1970
+    of this try; with a secret `X-Inspection-Signature`: `sha256=` and the hexadecimal HMAC-SHA256 of
+    `TIMESTAMP.BODY`.
+
+    Raises:
+        ConfigInvalid: not an http or https URL, the secret's variable is not set, or `ca` cannot be read.
+    """
+
+    def __init__(self, options: WebhookOptions, line: str) -> None:
+        self._options = options
+        self._line = line
+        parsed = urllib3.util.parse_url(options.url)
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise ConfigInvalid("`url` must begin with http:// or https:// and name a host.", where=options.url)
+        self._secret = _secret(options)
+        self._tls = _tls(options)
+        self._pool: urllib3.PoolManager | None = None
+
+    def open(self) -> None:
+        """Makes ready; there is nothing to connect before the first message."""
+        # Half for the connection and half for each wait of the answer: together below the courier's time-out.
+        patience = urllib3.Timeout(connect=self._options.timeout * 0.4, read=self._options.timeout * 0.4)
+        self._pool = urllib3.PoolManager(num_pools=1, maxsize=1, retries=False, timeout=patience, ssl_context=self._tls)
+
+    def deliver(self, message: Message) -> None:
+        """See `Sink`. 408, 425, 429, 5xx and 3xx are `DeliveryFailed`; any other answer is `DeliveryRefused`."""
+        if self._pool is None:
+            raise DeliveryFailed("the connection was closed.", where=self._options.url)
+        body = json.dumps(message.body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        try:
+            answer = self._pool.request(
+                "POST",
+                self._options.url,
+                body=body,
+                headers=self._headers(message, body),
+                redirect=False,
+                preload_content=False,
+            )
+            said = answer.read(_SHOWN)
+            if answer.read(1):
+                answer.close()  # a long answer is not worth the wait; the connection is made anew
+            else:
+                answer.release_conn()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise DeliveryFailed(f"no answer: {error}.", where=self._options.url) from error
+        if 200 <= answer.status < 300:
+            return
+        what = f"answers {answer.status}: {said.decode(errors='replace').strip() or answer.reason}."
+        if answer.status in _AGAIN or answer.status >= 500:
+            raise DeliveryFailed(what, where=self._options.url, retry_after=_retry_after(answer))
+        if 300 <= answer.status < 400:
+            target = answer.headers.get("Location", "another URL")
+            raise DeliveryFailed(what, where=self._options.url, hint=f"It points to {target}: name that in `url`.")
+        raise DeliveryRefused(what, where=self._options.url)
+
+    def close(self) -> None:
+        """See `Sink`."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.clear()
+
+    def _headers(self, message: Message, body: bytes) -> dict[str, str]:
+        now = str(int(time.time()))
+        headers = {
+            **self._options.headers,
+            "Content-Type": "application/json",
+            "X-Inspection-Line": self._line.encode("ascii", "replace").decode(),
+            "X-Inspection-Kind": message.kind,
+            # The sequence begins anew when the line does; together with its time it is one message's for ever.
+            "X-Inspection-Id": f"{round(message.wall * 1000)}-{message.sequence}",
+            "X-Inspection-Timestamp": now,
+        }
+        if self._secret is not None:
+            headers["X-Inspection-Signature"] = signature(self._secret, now, body)
+        return headers
+
+
+def signature(secret: bytes, timestamp: str, body: bytes) -> str:
+    """What `X-Inspection-Signature` must be."""
+    return "sha256=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def _retry_after(answer: urllib3.BaseHTTPResponse) -> float | None:
+    try:
+        return urllib3.Retry().get_retry_after(answer)
+    except urllib3.exceptions.InvalidHeader:
+        return None
+
+
+def _secret(options: WebhookOptions) -> bytes | None:
+    if options.secret_env is None:
+        return None
+    if not (secret := os.environ.get(options.secret_env)):
+        raise ConfigInvalid(
+            f"the environment variable {options.secret_env} is not set.",
+            where="secret_env",
+            hint="Set it to the key that the receiver checks signatures with.",
+        )
+    return secret.encode()
+
+
+def _tls(options: WebhookOptions) -> ssl.SSLContext | None:
+    try:
+        return ssl.create_default_context(cafile=options.ca)
+    except OSError as error:
+        raise ConfigInvalid(
+            f"`ca` cannot be read: {error}.", where=str(options.ca), hint="It is a PEM file of certificates."
+        ) from error
