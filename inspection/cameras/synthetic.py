@@ -83,4 +83,4 @@ def _texture(size: tuple[int, int], channels: int, white: int, seed: int) -> Pix
     fine = coarse.repeat(GRAIN, axis=0).repeat(GRAIN, axis=1)[:height, :width]
     pixels = fine.astype(np.uint8 if white < 256 else np.uint16)
     pixels.flags.writeable = False
-    return np.ascontiguousarray(pixels if channels == 3 else pixels[..., 0])  # type: ignore[return-value]
+    return np.ascontiguousarray(pixels if channels == 3 else pixels[..., 0])

@@ -78,8 +78,8 @@ class Floor:
             self._over.notify()
 
     def advance(self, clock: HandClock, to: float) -> None:
-        """Moves the clock by hand, when all that is due until then has been judged: nothing is late because this machine
-        is slow, and no more waits for a worker than may. Returns when all that is over by then has been told."""
+        """Moves the clock by hand, once all that is due until then has been judged: nothing is late because this
+        machine is slow, and no more waits for a worker than may. Returns when all that is over has been told."""
         with self.lock:
             most = max(self.tracker.waiting // 2, 1)
             while self.tracker.busy(to) or self.tracker.queued >= most:

@@ -170,11 +170,8 @@ class Line:
         with self.floor.lock:
             setup = self._running()
             if setup.by == "part" and part is None:
-                raise ConfigInvalid(
-                    "frames find their part by its serial, and this trigger brings none.",
-                    where="match.by",
-                    hint="Send the serial with the trigger, or match by `order`.",
-                )
+                what = "frames find their part by its serial, and this trigger brings none."
+                raise ConfigInvalid(what, where="match.by", hint="Send the serial with it, or match by `order`.")
             return self._open(setup, part=part, lot=lot, encoder=encoder, at=self.clock.now())
 
     def wait(self, number: int, timeout: float) -> PartResult | None:

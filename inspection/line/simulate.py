@@ -57,7 +57,7 @@ def cameras(recipe: Path, images: Path | None) -> Callable[[AnyCamera, str], Cam
 
     views = load(recipe).recipe.views
 
-    def make(options: AnyCamera, view: str) -> Camera:
+    def make(_options: AnyCamera, view: str) -> Camera:
         if images is not None:
             folder = images / view if (images / view).is_dir() else images
             return ReplayCamera(ReplayOptions(kind="replay", path=folder, loop=True, preload=True), view)
