@@ -62,6 +62,7 @@ class ModbusSink:
         self._published: int | None = None  # the message of that result
         self._flags = Status(0)  # ALARM, REFUSED, PLC_LOST
         self._encoder: int | None = None  # unwrapped
+        self._recipes: dict[str, int] = {}  # index by id, of those that were current
         self._plc_seen = time.monotonic()
         self._counts = dict.fromkeys(("heartbeat", "alarms", "refused", "unacknowledged"), 0)
         self._put("version", VERSION)
@@ -133,7 +134,8 @@ class ModbusSink:
             server.stop()
 
     def _deliver_result(self, message: Message) -> None:
-        values = result_values(message.body, self._options.classes, self._control.recipes())
+        judged_by = self._recipe_index(message.body["recipe"])
+        values = result_values(message.body, self._options.classes) | {"judged_by": judged_by}
         patience = self._options.acknowledge
         until = time.monotonic() + (patience or 0.0)
         if self._options.gate and message.deadline is not None:
@@ -161,6 +163,12 @@ class ModbusSink:
         finally:
             if replaced is not None and patience is not None:
                 self._alarm("result-unacknowledged", f"The PLC never acknowledged the result of part {replaced}.")
+
+    def _recipe_index(self, recipe: str) -> int:
+        self._refresh()  # it is the current one, or was when somebody last looked
+        if recipe not in self._recipes:  # seldom: the line reads all recipes' files to answer
+            self._recipes |= {one.id: one.index for one in self._control.recipes()}
+        return self._recipes.get(recipe, -1)
 
     def _publish(self, values: Mapping[str, Written], message: Message) -> None:
         sequence = int(self._get("sequence")) % _U16 + 1
@@ -359,6 +367,8 @@ class ModbusSink:
             self._put("status", status | self._outcome | self._flags)
             self._put("state", STATES[state])
             self._put("recipe", recipe.index if recipe else -1)
+            if recipe:
+                self._recipes[recipe.id] = recipe.index
             self._put("changing_to", coming.index if coming else -1)
             self._put("problem", code_number(problem.code if problem else None))
             for name in ("triggers", "in_flight"):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Any, Literal
 
-from inspection.control import LineState, RecipeInfo
+from inspection.control import LineState
 from inspection.results import Verdict
 
 VERSION = 1
@@ -328,7 +328,7 @@ NO_RESULT: dict[str, Written] = {
 }
 
 
-def result_values(body: Mapping[str, Any], classes: Sequence[str], recipes: Sequence[RecipeInfo]) -> dict[str, Written]:
+def result_values(body: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Written]:
     """A `PartResult.to_dict()` by register; it may come back from a spool, where nothing else is left of it."""
     views: Sequence[Mapping[str, Any]] = body["views"]
     defects = [(index, defect) for index, view in enumerate(views) for defect in view["defects"]]
@@ -339,7 +339,6 @@ def result_values(body: Mapping[str, Any], classes: Sequence[str], recipes: Sequ
         "code": code_number(body["code"]),
         "number": body["number"] & 0xFFFFFFFF,
         "encoder": (body["encoder"] or 0) & 0xFFFFFFFF,
-        "judged_by": next((one.index for one in recipes if one.id == body["recipe"]), -1),
         "views": len(views),
         "defects": min(len(defects), 0xFFFF),
         "serial": body["part"],
