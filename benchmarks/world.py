@@ -61,8 +61,9 @@ class World:
     """Runs `triggers` parts through a tracker.
 
     Args:
-        by: how frames find their part. stamped: cameras have clocks. takt, deadline, latency: seconds.
-        bad: share of bad parts. service: seconds of one network run. workers: how many run at once.
+        by: how frames find their part. takt, deadline, latency, service: seconds; `service` is that of a network run.
+        bad: share of bad parts. workers: network runs at once. regions: of each view.
+        stamped: cameras have clocks. quiet: so many parts at first without a fault.
     """
 
     triggers: int
@@ -78,6 +79,7 @@ class World:
     regions: int = 1
     waiting: int = 64
     stamped: bool = False
+    quiet: int = 0
     faults: Faults = field(default_factory=Faults)
     seed: int = 0
     on_closed: Callable[[Closed], None] | None = None
@@ -100,6 +102,9 @@ class World:
         events: list[tuple[float, int, str, object]] = []
         count = itertools.count()
 
+        def fault(name: str, part: int) -> bool:
+            return part > self.quiet and chance.random() < getattr(self.faults, name)
+
         def at(when: float, what: str, about: object = None) -> None:
             heapq.heappush(events, (when, next(count), what, about))
 
@@ -113,9 +118,9 @@ class World:
         def expose(view: str, part: int, when: float) -> None:
             """A camera exposes, and its frame is on its way."""
             numbers[view] += 1
-            damaged = chance.random() < self.faults.damaged
+            damaged = fault("damaged", part)
             arrives = when + self.latency * chance.uniform(0.8, 1.2)
-            if chance.random() < self.faults.swapped:
+            if fault("swapped", part):
                 arrives += 1.1 * self.takt
             frame = Frame(
                 pixels=None if damaged else PIXELS,
@@ -127,9 +132,9 @@ class World:
                 damage="cut" if damaged else None,
                 name=str(part),
             )
-            if chance.random() >= self.faults.lost:
+            if not fault("lost", part):
                 at(arrives, "frame", (view, frame))
-                if chance.random() < self.faults.doubled:
+                if fault("doubled", part):
                     at(arrives + 0.001, "frame", (view, frame))
 
         def work(now: float) -> None:
@@ -150,13 +155,13 @@ class World:
                 key = {"trigger": str(number), "part": f"S{number}"}.get(self.by)
                 tracker.open(trigger, plan, key=key)
                 for view in self.views:
-                    if chance.random() < self.faults.restart:
+                    if fault("restart", number):
                         off_until[view] = now + 2.5 * self.takt
                         tracker.lost(view, "off")
                         at(off_until[view], "back", view)
-                    if now >= off_until[view] and chance.random() >= self.faults.missed:
+                    if now >= off_until[view] and not fault("missed", number):
                         expose(view, number, now)
-                    if chance.random() < self.faults.strange and now >= off_until[view]:
+                    if fault("strange", number) and now >= off_until[view]:
                         expose(view, 0, now + 0.5 * self.takt)
                 at(now + self.deadline, "due")
                 if number < self.triggers:
