@@ -35,11 +35,7 @@ class Mosquitto:
         self._file = folder / "mosquitto.conf"
         given = "\n".join(lines) or "allow_anonymous true"
         user = "user root\n" if os.geteuid() == 0 else ""  # else it would not read the test's own files
-        self._file.write_text(
-            f"{user}listener {self.port} 127.0.0.1\nmax_queued_messages 0\n{given}\n"
-            # Sessions outlive a kill, as on a plant's broker: what comes before the reader is back is kept for it.
-            f"persistence true\npersistence_location {folder}/\nautosave_on_changes true\nautosave_interval 1\n"
-        )
+        self._file.write_text(f"{user}listener {self.port} 127.0.0.1\nmax_queued_messages 0\n{given}\n")
         self._command = [program, "-c", str(self._file)]
         self._process: subprocess.Popen[bytes] | None = None
         self.start()

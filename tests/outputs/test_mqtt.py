@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,8 +139,19 @@ def test_a_broker_that_is_killed_and_started_again_loses_no_verdict_and_no_order
     reader = Subscriber(broker.port, "inspection/line/result")
     alarms: list[str] = []
     asked = options(broker.port, retry_after=0.05, retry_at_most=0.5, timeout=5.0, breaker=3)
+    there = threading.Event()
+    there.set()
+
+    class Sink(MqttSink):
+        """A broker that was killed has forgotten its reader: it counts as away until that one has subscribed again."""
+
+        def deliver(self, message: Message) -> None:
+            if not there.is_set():
+                raise DeliveryFailed("the reader is not back")
+            super().deliver(message)
+
     courier = Courier(
-        asked, MqttSink(asked, "line"), name="mqtt", spool=tmp_path / "spool", alarm=lambda code, _: alarms.append(code)
+        asked, Sink(asked, "line"), name="mqtt", spool=tmp_path / "spool", alarm=lambda code, _: alarms.append(code)
     )
     courier.start()
     for number in range(1, 201):
@@ -149,7 +161,11 @@ def test_a_broker_that_is_killed_and_started_again_loses_no_verdict_and_no_order
             broker.kill()
         if number == 160:
             wait_for(lambda: courier.state == "away")
+            there.clear()
+            reader.subscribed.clear()
             broker.start()
+            assert reader.subscribed.wait(30)
+            there.set()
         time.sleep(0.002)
         assert accounted(courier.counters())
     wait_for(lambda: courier.counters()["delivered"] == 200, timeout=60)
