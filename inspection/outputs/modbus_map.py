@@ -170,6 +170,9 @@ CODES = {
     "deadline-missed": 14,
     "view-missing": 15,
     "judging-failed": 16,
+    "stopped": 17,
+    "interrupted": 18,
+    "accounts": 19,
     "camera-lost": 20,
     "camera-ended": 21,
     "camera-hung": 22,
@@ -179,6 +182,7 @@ CODES = {
     "image-too-large": 31,
     "input-mismatch": 32,
     "inference-failed": 33,
+    "judging-hung": 34,
     "config-invalid": 40,
     "model-invalid": 41,
     "provider-unavailable": 42,
@@ -187,6 +191,8 @@ CODES = {
     "missing-extra": 45,
     "promise-broken": 46,
     "not-ready": 47,
+    "change-over-failed": 48,
+    "line-failed": 49,
     "output-unwritable": 50,
     "delivery-failed": 51,
     "delivery-refused": 52,
@@ -220,6 +226,8 @@ CODES = {
     "opcua-client-refused": 102,
     "opcua-login-refused": 103,
     "opcua-unprotected": 104,
+    "payload-invalid": 110,
+    "sparkplug-command": 111,
 }
 """Numbers of `code`, `alarm` and `problem`; 0: none, 999: one that this map does not number yet."""
 

@@ -185,6 +185,14 @@ def test_no_two_values_share_a_register_and_status_and_result_fit_one_request() 
     assert all(0 < number < modbus_map.OTHER_CODE for number in modbus_map.CODES.values())
 
 
+def test_every_error_and_alarm_of_the_line_has_a_number() -> None:
+    source = "\n".join(file.read_text() for file in (DOCS.parents[1] / "inspection").rglob("*.py"))
+    used = re.findall(r'^    code(?:: [^=]+)? = "([a-z-]+)"$|alarm\(\s*"([a-z-]+)"', source, re.M)
+    codes = {one or other for one, other in used} - {"error"}  # the base class's, which nobody raises
+    assert len(codes) > 30
+    assert codes <= modbus_map.CODES.keys(), "give them numbers in inspection/outputs/modbus_map.py"
+
+
 def test_the_integrators_page_names_numbers_of_this_map() -> None:
     named = re.findall(r"(\d+) \(`([a-z-]+)`\)", INTEGRATOR.read_text())
     assert len(named) >= 2
