@@ -316,12 +316,15 @@ class Tracker:
                 return
 
     def _mistimed(self, view: str, stream: Stream, part: PartState, frame: Frame) -> bool:
-        """Whether the frame was exposed for an earlier trigger, and only now came through: it is not this part's."""
-        if abs(exposed_late(stream, part, frame)) <= part.plan.window / 4:
+        """Whether the frame was exposed for another trigger than this part's, and only now came through."""
+        later = exposed_late(stream, part, frame)
+        if abs(later) <= part.plan.window / 4:
             stream.mistimed = 0
             return False
+        if -part.plan.deadline < later < 0:
+            return True  # a late frame; many of them are no reason to doubt the clocks
         stream.mistimed += 1
-        if stream.mistimed > 2:  # then it is the clocks' fault: begin anew, and fail what is in flight
+        if stream.mistimed > 2:  # what they were compared with was wrong: begin anew, and fail what is in flight
             self.lost(view, "the camera's clock and the triggers' do not agree.")
             stream.mistimed = 0
         return True
