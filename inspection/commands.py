@@ -61,7 +61,10 @@ def info(model: Model, as_json: Json = False) -> None:
 
 
 def bench(
-    model: Model,
+    model: Annotated[Path | None, typer.Argument(help="The model file (.onnx).", show_default=False)] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Measure a whole line instead: does this machine keep the recipe's takt?")
+    ] = None,
     image: Annotated[
         Path | None, typer.Option(help="An image to judge; by default noise of the model's input size, as PNG.")
     ] = None,
@@ -70,11 +73,30 @@ def bench(
     threads: Annotated[str, typer.Option(help="Threads to try, such as 1..4 or 1,2; by default 1..cores.")] = "",
     batches: Annotated[str, typer.Option(help="Batch sizes to try, such as 1..8 or 1,4,8.")] = "1,2,4,8",
     seconds: Annotated[float, typer.Option(min=0.1, help="Time to spend on each measurement.")] = 3.0,
-) -> None:
-    """Measure where the time goes on this machine, beside bare onnxruntime on the same graph."""
+    images: Annotated[
+        Path | None, typer.Option(help="With --recipe: frames, in a folder for each view or one for all; else noise.")
+    ] = None,
+    takt: Annotated[
+        float | None, typer.Option(help="With --recipe: seconds per part, instead of the recipe's.")
+    ] = None,
+) -> int:
+    """Measure where the time goes on this machine: of a model beside bare onnxruntime, or of a whole line.
+
+    With --recipe the exit code is 0 where the takt is kept, and 10 where it is not.
+    """
+    from inspection.errors import ConfigInvalid
+
+    if (model is None) == (recipe is None):
+        raise ConfigInvalid("what should be measured?", where="bench", hint="Name a model file, or give --recipe.")
+    if recipe is not None:
+        from inspection.line import capacity
+
+        return capacity.show(capacity.measure(recipe, seconds=seconds, images=images, takt=takt), as_json=as_json)
     from inspection.bench import measure, show
 
+    assert model is not None
     show(measure(model, image, provider, threads, batches, seconds), as_json=as_json)
+    return 0
 
 
 def doctor(as_json: Json = False) -> int:

@@ -142,6 +142,11 @@ class Line:
     # -- Control -----------------------------------------------------------------------------------------------------
 
     @property
+    def setup(self) -> Setup:
+        """What new parts are judged by, with all its models."""
+        return self._recipes.current
+
+    @property
     def state(self) -> LineState:
         """What it is doing."""
         return self._state
@@ -307,32 +312,14 @@ class Line:
             self.floor.frame(view, frame, setup)
 
     def _tell(self, closed: Closed) -> None:
-        setup, joined, trigger = cast(Setup, closed.plan), closed.joined, closed.trigger
-        now = self.clock.now()
-        seconds = {"decided": round(now - trigger.at, 6)}
-        if closed.last_frame is not None:
-            seconds["last_frame"] = round(closed.last_frame - trigger.at, 6)
-        result = PartResult(
-            trigger=trigger,
-            verdict=joined.verdict,
-            views=joined.views,
-            decided=now,
-            deadline=trigger.at + setup.deadline,
-            recipe=setup.info.id,
-            recipe_hash=setup.info.hash or "",
-            models=dict(setup.loaded.models),
-            kind=joined.kind,
-            reason=joined.reason,
-            code=joined.code,
-            seconds=seconds,
-        )
+        result = cast(Setup, closed.plan).result(closed, self.clock.now())
         digest = self.record.decided(result, closed.frames)
         self.outlets.result(result, result.to_dict() | {"hash": digest})
         if self.recorder is not None:
             self.recorder.result(result)
         self.times.add(result)
         with self.floor.lock:
-            self._recent[trigger.number] = result
+            self._recent[result.trigger.number] = result
             while len(self._recent) > RECENT:
                 self._recent.popitem(last=False)
         for listener in self.listeners:

@@ -12,10 +12,10 @@ from inspection.errors import ConfigInvalid, InspectionError
 from inspection.inspector import Inspector
 from inspection.line.crew import failed
 from inspection.line.plan import Plan
-from inspection.line.tracker import Job, Whole
+from inspection.line.tracker import Closed, Job, Whole
 from inspection.machine import usable_cores
 from inspection.modelfile import file_hash
-from inspection.parts import ViewResult
+from inspection.parts import PartResult, ViewResult
 from inspection.pixels import Pixels
 from inspection.recipe.joining import join
 from inspection.recipe.load import Loaded
@@ -80,6 +80,27 @@ class Setup(Plan):
     def conclude(self, whole: Whole) -> ViewResult:
         """The view's result from those of its regions."""
         return self.judges[whole.view].conclude(whole.frame, whole.inspections)
+
+    def result(self, closed: Closed, now: float) -> PartResult:
+        """The verdict on a part that is over, as everybody is told it."""
+        joined, trigger = closed.joined, closed.trigger
+        seconds = {"decided": round(now - trigger.at, 6)}
+        if closed.last_frame is not None:
+            seconds["last_frame"] = round(closed.last_frame - trigger.at, 6)
+        return PartResult(
+            trigger=trigger,
+            verdict=joined.verdict,
+            views=joined.views,
+            decided=now,
+            deadline=trigger.at + self.deadline,
+            recipe=self.info.id,
+            recipe_hash=self.info.hash or "",
+            models=dict(self.loaded.models),
+            kind=joined.kind,
+            reason=joined.reason,
+            code=joined.code,
+            seconds=seconds,
+        )
 
 
 def set_up(loaded: Loaded, models: Models, info: RecipeInfo) -> Setup:
