@@ -1,8 +1,8 @@
 """Whether this machine keeps a recipe's takt, what is narrow, and how much more it would carry.
 
 The recipe's whole line runs twice, with simulated cameras: at its own takt, and then with one part more in work than
-there are workers, which is as fast as it goes. The record is kept as in earnest (in a folder that is deleted afterwards);
-outputs are not told.
+there are workers, which is as fast as it goes. The record is kept as in earnest, in a folder that is deleted
+afterwards; outputs are not told.
 """
 
 from __future__ import annotations

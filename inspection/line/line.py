@@ -215,13 +215,7 @@ class Line:
         if self._state is not LineState.FAILED:
             return
         self._become(LineState.STARTING)
-        try:
-            self._exchange(self._recipes.renew())
-        except InspectionError as error:
-            self._fail(error)
-            return
-        self._problem = None
-        self._become(LineState.STOPPED)
+        self._thread(self._begin_anew, "loader")
 
     def change_over(self, recipe_id: str, *, wait: bool = False) -> None:
         """Loads and warms another recipe; it takes over between two parts. Raises ConfigInvalid, NotReady."""
@@ -360,6 +354,15 @@ class Line:
         finally:
             self._recipes.release()
             self._after()
+
+    def _begin_anew(self) -> None:
+        try:
+            self._exchange(self._recipes.renew())
+        except InspectionError as error:
+            self._fail(error)
+            return
+        self._problem = None
+        self._become(LineState.STOPPED)
 
     def _exchange(self, setup: Setup) -> None:
         with self.floor.lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from inspection.control import NotReady, RecipeInfo
 from inspection.errors import ConfigInvalid
 from inspection.line.setup import Models, Setup, set_up
-from inspection.recipe.load import Loaded, load, recipes_in
+from inspection.recipe.load import ENDINGS, Loaded, Shelf, load, recipes_in
 
 Transform = Callable[[Loaded], Loaded]
 
@@ -31,6 +32,7 @@ class Recipes:
         self._transform = transform
         self._models = Models()
         self._current: Setup | None = None
+        self._seen: tuple[object, Shelf] | None = None
         self._one = threading.Lock()  # one change-over at a time
 
     @property
@@ -48,7 +50,7 @@ class Recipes:
     def infos(self) -> list[RecipeInfo]:
         """All that can be chosen, by index."""
         own = self.info
-        return [own if own is not None and own.id == info.id else info for info in recipes_in(self.folder).infos]
+        return [own if own is not None and own.id == info.id else info for info in self._shelf().infos]
 
     def begin(self) -> Setup:
         """Loads the first one. Raises what `set_up` raises."""
@@ -57,7 +59,7 @@ class Recipes:
 
     def claim(self, recipe_id: str, *, wait: bool) -> Path:
         """The file of a recipe that is to be loaded next; `release` must follow. Raises ConfigInvalid, NotReady."""
-        shelf = recipes_in(self.folder)
+        shelf = self._shelf()
         if recipe_id not in shelf.paths:
             broken = next((error for file, error in shelf.broken.items() if file.stem == recipe_id), None)
             raise ConfigInvalid(
@@ -112,6 +114,17 @@ class Recipes:
             )
         self._models = models
         return setup
+
+    def _shelf(self) -> Shelf:
+        """What lies in the folder; read again only when a file has changed, because a PLC may ask at every part."""
+        try:
+            entries = [entry for entry in os.scandir(self.folder) if entry.name.endswith(ENDINGS)]
+            seen = tuple(sorted((entry.name, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in entries))
+        except OSError:
+            return recipes_in(self.folder)  # says what is wrong
+        if self._seen is None or self._seen[0] != seen:
+            self._seen = (seen, recipes_in(self.folder))
+        return self._seen[1]
 
     def _info(self, loaded: Loaded) -> RecipeInfo:
         known = next((info for info in recipes_in(loaded.folder).infos if info.id == loaded.id), None)
