@@ -109,7 +109,7 @@ class ScriptedLine:
         """An `Alarm`: kept in `alarms` and told to every sink."""
         with self._changed:
             self.alarms.append((code, text))
-            self._tell("alarm", {"code": code, "text": text})
+            self._tell("alarm", {"code": code, "what": text, "wall": time.time()})
 
     def until(self, state: LineState, timeout: float = 20.0) -> None:
         """Waits for the state. Raises AssertionError."""

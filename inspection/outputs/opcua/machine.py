@@ -95,7 +95,7 @@ class Machine:
         problem = self.control.problem
         code = str(body.get("code", "alarm"))
         error = self.control.state is LineState.FAILED and problem is not None and problem.code == code
-        await self._conditions.report(code, str(body.get("text", code)), error=error)
+        await self._conditions.report(code, str(body.get("what", code)), error=error)
 
     async def _publish(self, body: dict[str, Any]) -> None:
         number = int(body["number"])
