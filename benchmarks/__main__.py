@@ -2,9 +2,10 @@
 
 python -m benchmarks [--data FOLDER] [--quick]
 
-Speed: `engine` (the runtime against bare onnxruntime), `http`, `allocator`, `precision` (of training). Quality: `elpv`
-(three trainings of 20 minutes). With FOLDER, which holds `kolektor_sdd/` and `mvtec_screw/`, also `kolektor` and
-`certificate`.
+Speed: `engine` (the runtime against bare onnxruntime), `http`, `allocator`, `precision` (of training). The line:
+`scheduler`, `record`, `recording`, `cameras`, `outputs`, `modbus`, `opcua`. Quality: `elpv` (three trainings of 20
+minutes). With FOLDER, which holds `kolektor_sdd/`, `mvtec_screw/` and `msd100/`, also `kolektor`, `certificate` and
+`phones` (half an hour).
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, default=None, help="folder of public data sets")
     arguments.add_argument("--quick", action="store_true", help="speed alone, no training")
     given = arguments.parse_args()
-    plan = [["engine"], ["http"], ["allocator"], ["precision"]]
+    line = ["scheduler", "record", "recording", "cameras", "outputs", "modbus", "opcua"]
+    plan = [["engine"], ["http"], ["allocator"], ["precision"], *([name] for name in line)]
     if not given.quick:
         plan.append(["elpv"])
         if given.data is not None:
             plan.append(["kolektor", str(given.data / "kolektor_sdd")])
             plan.append(["certificate", "elpv", str(given.data / "kolektor_sdd"), str(given.data / "mvtec_screw")])
+            plan.append(["phones", str(given.data / "msd100")])
     for name, *rest in plan:
         print(f"\n== {name}", flush=True)
         subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *rest], check=True)
