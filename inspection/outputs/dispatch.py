@@ -17,6 +17,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
+from inspection.outputs.notices import Notices
 from inspection.outputs.options import OutputOptions
 from inspection.outputs.sink import DeliveryFailed, DeliveryRefused, Message
 from inspection.outputs.spool import Spool
@@ -25,7 +26,6 @@ Outcome = BaseException | None
 State = Literal["connected", "trying", "away"]
 
 _FOREVER = float("inf")
-_ALARM_EVERY = 1.0  # seconds between two alarms about losses of the same sort; each says how many there were
 _DISK_EVERY = 1.0  # seconds between two tries of a disk that is full, and between two `fdatasync`
 _LONGEST_ASKED = 3600.0  # seconds that the other side may ask us to wait
 _RECENT = 64  # stored messages that are also kept in memory, so that a sink that keeps up gets them with their result
@@ -82,16 +82,12 @@ class Dispatch:
         self._next_try = 0.0
         self._disk_broken = False
         self._disk_next = self._sync_next = 0.0
-        self._alarms: list[tuple[str, str]] = []
-        self._losses: dict[str, tuple[int, str]] = {}  # not alarmed yet: how many, and what happened to the last
-        self._loss_next: dict[str, float] = {}
+        self._notices = Notices(name)
         self._recovered = self._stored
         self._taken = self._delivered = self._retried = self._failed = 0
         self._refused = self._late = self._dropped = 0
         if spool and spool.damaged:
-            self._alarms.append(
-                ("output-damaged", f"{name}: {spool.damaged} stored messages are damaged and were passed over.")
-            )
+            self._notices.say("output-damaged", f"{spool.damaged} stored messages are damaged and were passed over.")
 
     # -- from any thread -----------------------------------------------------------------------------------------
 
@@ -145,7 +141,7 @@ class Dispatch:
         self._store(now)
         with self._lock:
             self._expire(now)
-            self._say_losses(now)
+            self._notices.say_losses(now)
         if self._failures and now >= self._sync_next:
             self._sync(now)
         if not free or self._try is not None or now < self._next_try:
@@ -199,7 +195,7 @@ class Dispatch:
         """When to `step` again although nothing happens: monotonic seconds, or infinity."""
         with self._lock:
             times = [_FOREVER]
-            times += [self._loss_next.get(sort, now) for sort in self._losses]
+            times += self._notices.due(now)
             if self._options.gate:
                 times.append(self._earliest)
             if self._disk_broken and self._memory and not (self._try is not None and self._try.from_memory):
@@ -220,8 +216,7 @@ class Dispatch:
     def alarms(self) -> list[tuple[str, str]]:
         """What is to be alarmed since the last call: code and sentence."""
         with self._lock:
-            alarms, self._alarms = self._alarms, []
-            return alarms
+            return self._notices.take()
 
     def drain(self, now: float) -> None:
         """No more messages; those that wait are tried at once, whatever the breaker says."""
@@ -245,8 +240,7 @@ class Dispatch:
             self._expire(now)
             while self._memory:
                 self._lose("dropped", self._memory.popleft())
-            self._loss_next.clear()
-            self._say_losses(now)
+            self._notices.say_losses(now, all_of_them=True)
         if self._spool is not None:
             self._spool.close()
 
@@ -328,10 +322,7 @@ class Dispatch:
         if message.kind != "alarm":  # an alarm about a lost alarm would be the next one to be lost
             part = message.result.trigger.part if message.result is not None else message.body.get("part")
             what = f"part {part}" if message.kind == "result" else f"message {message.sequence} ({message.kind})"
-            self._count_loss(sort, 1, f"the last one: {what}{': ' if why else ''}{why}")
-
-    def _count_loss(self, sort: str, number: int, last: str) -> None:
-        self._losses[sort] = (self._losses.get(sort, (0, ""))[0] + number, last)
+            self._notices.lost(sort, 1, f"the last one: {what}{': ' if why else ''}{why}")
 
     # -- the disk --------------------------------------------------------------------------------------------------
 
@@ -379,7 +370,8 @@ class Dispatch:
             pushed_out -= 1
         if pushed_out:
             self._dropped += pushed_out
-            self._count_loss("dropped", pushed_out, f"the oldest, for the spool of {self._options.spool} bytes is full")
+            why = f"the oldest, for the spool of {self._options.spool} bytes is full"
+            self._notices.lost("dropped", pushed_out, why)
         self._trim_recent()
 
     def _trim_recent(self) -> None:
@@ -396,7 +388,7 @@ class Dispatch:
             self._dropped += gone
             self._trim_recent()
             if gone:
-                self._alarms.append(("output-damaged", f"{self._name}: {gone} stored messages could not be read."))
+                self._notices.say("output-damaged", f"{gone} stored messages could not be read.")
         return message
 
     def _pop_stored(self, now: float) -> None:
@@ -425,9 +417,7 @@ class Dispatch:
             wait = longest
             if not self._away:
                 self._away = True
-                self._alarms.append(
-                    ("output-away", f"{self._name}: {self._failures} tries in a row failed, the last one: {error}")
-                )
+                self._notices.say("output-away", f"{self._failures} tries in a row failed, the last one: {error}")
         wait *= self._chance.uniform(0.5, 1.0)  # so that not all lines of a plant come back in the same moment
         if isinstance(error, DeliveryFailed) and error.retry_after is not None:
             wait = max(wait, min(error.retry_after, _LONGEST_ASKED))
@@ -437,32 +427,17 @@ class Dispatch:
         self._failures = 0
         if self._away:
             self._away = False
-            self._alarms.append(("output-back", f"{self._name}: it takes messages again."))
+            self._notices.say("output-back", "it takes messages again.")
 
     def _say_disk(self, error: OSError | None, now: float) -> None:
         if error is not None:
             self._disk_next = now + _DISK_EVERY
             if not self._disk_broken:
                 reason = error.strerror or error
-                self._alarms.append(
-                    ("output-disk", f"{self._name}: cannot store messages ({reason}); the newest are kept in memory.")
-                )
+                self._notices.say("output-disk", f"cannot store messages ({reason}); the newest are kept in memory.")
         elif self._disk_broken:
-            self._alarms.append(("output-disk-back", f"{self._name}: messages are stored on disk again."))
+            self._notices.say("output-disk-back", "messages are stored on disk again.")
         self._disk_broken = error is not None
-
-    def _say_losses(self, now: float) -> None:
-        for sort in [s for s in self._losses if now >= self._loss_next.get(s, 0.0)]:
-            number, last = self._losses.pop(sort)
-            self._loss_next[sort] = now + _ALARM_EVERY
-            self._alarms.append((f"output-{sort}", f"{self._name}: {number} {_SORTS[sort]}; {last}."))
-
-
-_SORTS = {
-    "late": "not delivered before the deadline, and not sent any more",
-    "dropped": "dropped, because more waited than may wait",
-    "refused": "refused by the other side for good",
-}
 
 
 def _reached(encoder: int | None, trigger: int | None, distance: int) -> bool:
