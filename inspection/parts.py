@@ -6,7 +6,7 @@ Two clocks: `at`, `decided` and all deadlines are seconds of this machine's mono
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -133,6 +133,13 @@ class PartResult:
     reason: str | None = None
     code: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def without_maps(self) -> PartResult:
+        """The same without score maps: what is kept in memory for longer than it takes to write them."""
+        views = tuple(
+            replace(view, inspections=tuple(replace(one, map=None) for one in view.inspections)) for view in self.views
+        )
+        return replace(self, views=views)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: what outputs send and the record keeps."""

@@ -306,8 +306,9 @@ class Line:
             self.floor.frame(view, frame, setup)
 
     def _tell(self, closed: Closed) -> None:
-        result = cast(Setup, closed.plan).result(closed, self.clock.now())
-        digest = self.record.decided(result, closed.frames)
+        whole = cast(Setup, closed.plan).result(closed, self.clock.now())
+        digest = self.record.decided(whole, closed.frames)
+        result = whole.without_maps()
         self.outlets.result(result, result.to_dict() | {"hash": digest})
         if self.recorder is not None:
             self.recorder.result(result)
