@@ -13,23 +13,20 @@ its verdict. The exit code is 1 where a part was late, or judged later than a se
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import yaml
 
-from benchmarks.road import machine, say
-from benchmarks.scheduler import resident
-from datasets.sample import Dataset, Sample
-from datasets.split import assign
 from inspection.allocator import keep_buffers
-from inspection.line.capacity import STAGES
+from inspection.line.capacity import STAGES, resident
 from inspection.line.line import Line
+from inspection.machine import processor, usable_cores
 from inspection.results import Verdict
-from training.config import read_config
-from training.export import export
-from training.fit import fit
 
 WITHIN = 1.0  # seconds from the last frame to the verdict
 
@@ -45,27 +42,41 @@ def main() -> None:
     arguments.add_argument("--budget", default="5m", help="wall time of training")
     arguments.add_argument("--threads", type=int, default=None, help="of torch, in training")
     arguments.add_argument("--tile", action="store_true", help="judge in tiles at full resolution instead")
+    arguments.add_argument("--only-train", action="store_true")
     arguments.add_argument("--out", type=Path, default=Path("runs/phones"))
     given = arguments.parse_args()
     keep_buffers()
-    print(machine(), flush=True)
-    model = given.model or train(given.folder, given.out, given.budget, given.threads)
+    model: Path = given.model or given.out / "phones.onnx"
+    if given.only_train:
+        train(given.folder, given.out, model, given.budget, given.threads)
+        return
+    if given.model is None and not model.exists():  # in a process of its own: a line has no torch in its memory
+        subprocess.run([sys.executable, "-m", "benchmarks.phones", *sys.argv[1:], "--only-train"], check=True)
+    day = datetime.now(UTC).date().isoformat()
+    print(
+        f"{day}; {usable_cores()} cores {processor()}; lightsout-inspection {version('lightsout-inspection')}", end=""
+    )
+    print(f", onnxruntime {version('onnxruntime')}", flush=True)
     recipe = write_recipe(given.folder, model, given.out, takt=given.takt, views=given.views, tile=given.tile)
     sys.exit(0 if run(recipe, given.minutes * 60, given.takt) else 1)
 
 
-def train(folder: Path, out: Path, budget: str, threads: int | None) -> Path:
+def train(folder: Path, out: Path, model: Path, budget: str, threads: int | None) -> None:
     """A defectnet at 1024 x 576 that tells scratches from the rest, exported."""
+    from benchmarks.road import say
+    from datasets.sample import Dataset, Sample
+    from datasets.split import assign
+    from training.config import read_config
+    from training.export import export
+    from training.fit import fit
+
     samples = tuple(
         Sample(path=path, label="defect" if path.name.startswith("Scr") else "good")
         for path in sorted(folder.glob("*.jpg"))
     )
     dataset = assign(Dataset(name="msd", root=folder, layout="folders", samples=samples), seed=0)
     changes = {"input.width": 1024, "input.height": 576, "budget": budget, "hardware.threads": threads, "batch": 4}
-    run_folder = out / "run"
-    model = out / "phones.onnx"
-    export(fit(read_config(None, changes), dataset, run_folder, say=say), model, say=say)
-    return model
+    export(fit(read_config(None, changes), dataset, out / "run", say=say), model, say=say)
 
 
 def write_recipe(folder: Path, model: Path, out: Path, *, takt: float, views: int, tile: bool) -> Path:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.road import machine
 from benchmarks.world import Faults, World
+from inspection.line.capacity import resident
 from inspection.line.tracker import Closed
 from inspection.results import Verdict
 
@@ -52,12 +53,6 @@ class Counted:
                 f"{resident() / 1e6:>7.1f} MB {left:>6.0f} s left",
                 flush=True,
             )
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds now."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * 4096
 
 
 def main() -> None:

@@ -86,7 +86,7 @@ def measure(recipe: Path, *, seconds: float = 30.0, images: Path | None = None, 
             busy = (_cpu() - before) / (time.monotonic() - began) / machine.usable_cores()
             stages = line.times.summary()
             account = line.counters()["line"]
-            memory = _resident()
+            memory = resident()
             setup = line.setup
             deadline = setup.deadline
         with _line(recipe, images, Path(folder) / "fast") as line, Meter("as fast as it goes", round(seconds)) as meter:
@@ -217,6 +217,7 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _resident() -> int:
+def resident() -> int:
+    """Bytes of memory that this process holds now."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
