@@ -45,6 +45,8 @@ class Worker:
                 self.jobs, self.since = jobs, time.monotonic()
             try:
                 found = crew.judge(jobs)
+                if len(found) != len(jobs):
+                    raise JudgingFailed(f"the network answered {len(found)} of {len(jobs)} regions.")
             except Exception as error:  # noqa: BLE001 - whatever it is, these parts are ERROR and the next are judged
                 found = [failed(job, error) for job in jobs]
                 crew.broke += 1

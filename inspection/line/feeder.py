@@ -143,9 +143,10 @@ class Feeder:
                 if not self._over(run):
                     self.state = Feed.ENDED
                 break
-            except InspectionError as error:
+            except Exception as raised:  # noqa: BLE001 - also a driver's own: this thread must try again, not end
                 if self._over(run):
                     break
+                error = raised if isinstance(raised, InspectionError) else broke_off(raised)
                 self.state = Feed.LOST
                 self.restarts += 1
                 self._on_lost(self.view, f"the camera was lost: {error.what}")
@@ -194,6 +195,13 @@ class Feeder:
                 camera.trigger()
             except InspectionError as error:
                 self._broken = error
+            except Exception as error:  # noqa: BLE001 - as in `_feed`
+                self._broken = broke_off(error)
 
     def _over(self, run: int) -> bool:
         return self._stop.is_set() or run != self._run
+
+
+def broke_off(error: Exception) -> CameraLost:
+    """What is said of a camera whose code raised what it must not."""
+    return CameraLost(f"its code broke off: {type(error).__name__}: {error}.")

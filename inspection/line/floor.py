@@ -10,7 +10,7 @@ from typing import cast
 from inspection.control import Alarm
 from inspection.errors import InspectionError
 from inspection.line.clock import Clock, HandClock
-from inspection.line.crew import Crew
+from inspection.line.crew import Crew, JudgingFailed
 from inspection.line.setup import Setup
 from inspection.line.tracker import Closed, Job, Tracker, Whole
 from inspection.parts import Frame, Trigger, ViewResult
@@ -171,3 +171,6 @@ def _conclude(whole: Whole) -> ViewResult:
         return cast(Setup, whole.plan).conclude(whole)
     except InspectionError as error:  # the frame does not fit the recipe's masks, say
         return ViewResult(view=whole.view, verdict=Verdict.ERROR, reason=error.what, code=error.code)
+    except Exception as error:  # noqa: BLE001 - whatever it is: the worker must go on, and this view is ERROR
+        what = f"{type(error).__name__}: {error}"
+        return ViewResult(view=whole.view, verdict=Verdict.ERROR, reason=what, code=JudgingFailed.code)
