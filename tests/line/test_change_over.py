@@ -1,0 +1,121 @@
+"""Another recipe while parts come by: no part is lost, and each is judged by exactly one of the two."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from inspection.control import LineState
+from inspection.errors import ConfigInvalid
+from inspection.line.line import Line
+from inspection.parts import PartResult
+from inspection.results import Verdict
+from tests.line.plant import images, until
+from tests.line.rig import Scene, balanced, codes, inspect, one_view, opened
+
+# The model's score is the brightest cell: that of a good image is 0.08 and more, of a bad one 1.
+STRICT = {"ok_below": 0.05, "ng_above": 0.06, "pixel_above": 0.06}
+
+
+def strict(folder: Path, **changes: Any) -> Path:
+    """A second recipe in the same folder, by which every image is NG."""
+    values = yaml.safe_load((folder / "screen.yaml").read_text())
+    values["product"] = "strict"
+    values["views"]["top"]["operating_point"] = STRICT
+    path = folder / "strict.yaml"
+    path.write_text(yaml.safe_dump(values | changes))
+    return path
+
+
+def test_at_full_rate_every_part_is_judged_by_exactly_one_recipe_and_none_is_lost(tmp_path: Path) -> None:
+    images(tmp_path / "top", [False] * 4)
+    first = one_view(tmp_path, takt=0.02, deadline=10.0, match={"window": 10.0}, trigger={"kind": "timer"})
+    strict(tmp_path)
+    results: list[PartResult] = []
+    with Line(first) as line:
+        line.listeners.append(results.append)
+        opened(line)
+        until(lambda: len(results) >= 20, what="parts")
+        for recipe_id in ("strict", "screen", "strict"):
+            seen = len(results)
+            line.change_over(recipe_id, wait=True)
+            assert line.recipe is not None
+            assert line.recipe.id == recipe_id
+            assert line.state is LineState.RUNNING
+            until(lambda seen=seen: len(results) >= seen + 20, what="parts")  # type: ignore[misc]
+        line.stop()
+        until(lambda: line.state is LineState.STOPPED, what="stop")
+        until(lambda: len(results) == balanced(line)["line"]["triggers"], what="verdicts")
+    results.sort(key=lambda one: one.trigger.number)
+    assert [one.trigger.number for one in results] == list(range(1, len(results) + 1))
+    assert {(one.recipe, one.verdict) for one in results} == {("screen", Verdict.OK), ("strict", Verdict.NG)}
+    assert len({(one.recipe, one.recipe_hash, one.trigger.product) for one in results}) == 2
+    switches = [new.recipe for old, new in itertools.pairwise(results) if new.recipe != old.recipe]
+    assert switches == ["strict", "screen", "strict"]
+
+
+def test_a_part_in_flight_is_judged_by_the_recipe_that_it_came_under(tmp_path: Path) -> None:
+    scene = Scene({2: "late"})
+    first = one_view(tmp_path)
+    strict(tmp_path)
+    with Line(first, camera=scene.camera) as line:
+        opened(line)
+        assert inspect(line, scene, bad=False).verdict is Verdict.OK
+        old = line.trigger()
+        until(lambda: scene.exposures == 2)
+        line.change_over("strict")
+        until(lambda: line.recipe is not None and line.recipe.id == "strict", what="change-over")
+        new = line.trigger()
+        assert scene.rig is not None
+        scene.rig.release()
+        results = [line.wait(number, 30.0) for number in (old, new)]
+        assert [one and (one.recipe, one.verdict.value) for one in results] == [("screen", "OK"), ("strict", "NG")]
+        balanced(line)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"takt": "soon"}, "broken"),
+        ({"outputs": [{"kind": "modbus", "port": 0}]}, "outputs"),
+        ({"record": {"folder": "elsewhere"}}, "record"),
+    ],
+)
+def test_a_recipe_that_cannot_be_carried_out_is_refused_and_the_running_one_goes_on(
+    tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    scene = Scene()
+    first = one_view(tmp_path)
+    strict(tmp_path, **change)
+    with Line(first, camera=scene.camera) as line:
+        opened(line)
+        before = line.recipe
+        with pytest.raises(ConfigInvalid, match=says):
+            line.change_over("strict", wait=True)
+        with pytest.raises(ConfigInvalid, match="no recipe `unheard`"):
+            line.change_over("unheard")
+        assert (line.recipe, line.changing_to, line.state) == (before, None, LineState.RUNNING)
+        assert inspect(line, scene, bad=False).verdict is Verdict.OK
+        balanced(line)
+
+
+def test_a_model_that_does_not_load_is_alarmed_and_the_running_recipe_goes_on(tmp_path: Path) -> None:
+    scene = Scene()
+    first = one_view(tmp_path)
+    path = strict(tmp_path)
+    values = yaml.safe_load(path.read_text())
+    values["views"]["top"]["model"] = "damaged.onnx"
+    path.write_text(yaml.safe_dump(values))
+    (tmp_path / "damaged.onnx").write_bytes((tmp_path / "model.onnx").read_bytes()[:1000])
+    with Line(first, camera=scene.camera) as line:
+        opened(line)
+        line.change_over("strict")
+        until(lambda: codes(line)["change-over-failed"] == 1, what="alarm")
+        assert line.changing_to is None
+        result = inspect(line, scene, bad=True)
+        assert (result.recipe, result.verdict) == ("screen", Verdict.NG)
+        balanced(line)
