@@ -112,6 +112,7 @@ class Line:
         self.floor.tracker.add(list(setup.regions))
         self.floor.start(setup.workers, setup.hang)
         self._thread(self._watch, "watchdog")
+        self._thread(self._tick, "timer")
         self.cameras.use({view: one.camera for view, one in recipe.views.items()})
         self._become(LineState.STOPPED)
 
@@ -200,8 +201,6 @@ class Line:
             for view in self._recipes.current.regions:
                 self.floor.lost(view, "the line was stopped.")
             self._become(LineState.RUNNING)
-            if isinstance(self._recipes.current.loaded.recipe.trigger, TimerTrigger):
-                self._thread(self._tick, "timer")
 
     def stop(self) -> None:
         """RUNNING -> DRAINING -> STOPPED."""
@@ -370,7 +369,7 @@ class Line:
             self.floor.tracker.add(list(setup.regions))
             self.floor.batch = setup.batch
             self._recipes.take_over(setup)
-        self._become(self._state)
+        self._announce()
 
     def _watch(self) -> None:
         hung = 0
@@ -396,16 +395,18 @@ class Line:
                 self._fail(error)
 
     def _tick(self) -> None:
-        """Makes a part every takt."""
-        takt = self._recipes.current.loaded.recipe.takt
+        """Makes a part every takt while the line runs by a recipe that says so. One thread from `open` to `close`: one
+        for each `start` would be two after a quick stop and start, and after a change-over go on in the old takt."""
         due = self.clock.now()
-        while self._state is LineState.RUNNING and not self._ended.is_set():
-            try:
-                self.trigger()
-            except NotReady:
-                return
-            due += takt
-            self._ended.wait(max(0.0, due - self.clock.now()))
+        while not self._ended.wait(max(0.0, due - self.clock.now())):
+            with self.floor.lock:
+                recipe = self._recipes.current.loaded.recipe
+                if self._state is LineState.RUNNING and isinstance(recipe.trigger, TimerTrigger):
+                    self.trigger()
+                    due += recipe.takt
+                else:
+                    self._told.wait(WATCH)
+                    due = self.clock.now()
 
     def _fail(self, error: InspectionError) -> None:
         self._problem = error
@@ -416,11 +417,14 @@ class Line:
         with self.floor.lock:
             self._state = state
             self._told.notify_all()
+        self._announce()
+
+    def _announce(self) -> None:
         info = self.recipe
         self.outlets.state(
             {
                 "line": self.name,
-                "state": state.value,
+                "state": self._state.value,
                 "recipe": None if info is None else info.id,
                 "recipe_hash": None if info is None else info.hash,
                 "product": None if info is None else info.product,
