@@ -357,19 +357,29 @@ class Line:
 
     def _begin_anew(self) -> None:
         try:
-            self._exchange(self._recipes.renew())
+            self._renew()
         except InspectionError as error:
             self._fail(error)
             return
         self._problem = None
         self._become(LineState.STOPPED)
 
-    def _exchange(self, setup: Setup) -> None:
+    def _renew(self) -> None:
+        """Loads the models anew; once more where another recipe took over meanwhile, which must not be taken back."""
+        renewed = False
+        while not renewed:
+            setup = self._recipes.renew()
+            renewed = self._exchange(setup, only_for=setup.info)
+
+    def _exchange(self, setup: Setup, *, only_for: RecipeInfo | None = None) -> bool:
         with self.floor.lock:
+            if only_for is not None and self._recipes.info != only_for:
+                return False
             self.floor.tracker.add(list(setup.regions))
             self.floor.batch = setup.batch
             self._recipes.take_over(setup)
         self._announce()
+        return True
 
     def _watch(self) -> None:
         hung = 0
@@ -390,7 +400,7 @@ class Line:
                 )
                 continue
             try:
-                self._exchange(self._recipes.renew())
+                self._renew()
             except InspectionError as error:
                 self._fail(error)
 

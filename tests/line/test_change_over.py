@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,11 @@ import yaml
 from inspection.control import LineState
 from inspection.errors import ConfigInvalid
 from inspection.line.line import Line
+from inspection.line.recipes import Recipes
+from inspection.line.setup import Setup
+from inspection.line.tracker import Job
 from inspection.parts import PartResult
-from inspection.results import Verdict
+from inspection.results import Inspection, Verdict
 from tests.line.plant import images, until
 from tests.line.rig import Scene, balanced, codes, inspect, one_view, opened
 
@@ -119,3 +124,40 @@ def test_a_model_that_does_not_load_is_alarmed_and_the_running_recipe_goes_on(tm
         result = inspect(line, scene, bad=True)
         assert (result.recipe, result.verdict) == ("screen", Verdict.NG)
         balanced(line)
+
+
+def test_a_recipe_that_takes_over_while_the_models_are_loaded_anew_is_not_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, renew, slow, go_on = Scene(), Recipes.renew, threading.Event(), threading.Event()
+
+    def slowly(self: Recipes) -> Setup:
+        setup = renew(self)
+        slow.set()
+        go_on.wait(60.0)
+        return setup
+
+    judge, hang = Setup.judge, threading.Event()
+
+    def hanging(self: Setup, jobs: Sequence[Job]) -> list[Inspection]:
+        if not hang.is_set() and self.info.id == "screen":
+            hang.wait(60.0)
+        return judge(self, jobs)
+
+    monkeypatch.setattr(Recipes, "renew", slowly)
+    monkeypatch.setattr(Setup, "judge", hanging)
+    first = one_view(tmp_path, work={"provider": "cpu", "workers": 1, "threads": 1, "hang": 0.5})
+    strict(tmp_path)
+    with Line(first, camera=scene.camera) as line:
+        opened(line)
+        assert inspect(line, scene, bad=False).code == "judging-failed"
+        assert slow.wait(30.0)
+        line.change_over("strict", wait=True)
+        go_on.set()
+        until(lambda: scene.exposures == 1)
+        for _ in range(3):
+            assert inspect(line, scene, bad=False).recipe == "strict"
+        line.close()  # ends the thread that renews
+        assert line.recipe is not None
+        assert line.recipe.id == "strict"
+        hang.set()
