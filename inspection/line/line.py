@@ -378,7 +378,7 @@ class Line:
             self.floor.tracker.add(list(setup.regions))
             self.floor.batch = setup.batch
             self._recipes.take_over(setup)
-        self._announce()
+        self.outlets.state()
         return True
 
     def _watch(self) -> None:
@@ -427,20 +427,7 @@ class Line:
         with self.floor.lock:
             self._state = state
             self._told.notify_all()
-        self._announce()
-
-    def _announce(self) -> None:
-        info = self.recipe
-        self.outlets.state(
-            {
-                "line": self.name,
-                "state": self._state.value,
-                "recipe": None if info is None else info.id,
-                "recipe_hash": None if info is None else info.hash,
-                "product": None if info is None else info.product,
-                "problem": None if self._problem is None else str(self._problem),
-            }
-        )
+        self.outlets.state()
 
     def _running(self) -> Setup:
         if self._state is not LineState.RUNNING:

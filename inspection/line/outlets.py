@@ -34,6 +34,7 @@ class Outlets:
         self.couriers: dict[str, Courier] = {}
         self.alarms = 0
         self.last_alarms: list[dict[str, Any]] = []
+        self._control = control
         self._sequence = itertools.count(1)
         self._lock = threading.Lock()  # over the sequence: every output gets messages in its order
         for one in options:
@@ -56,9 +57,21 @@ class Outlets:
         """Tells a result of which only the body is left: a part that a kill interrupted."""
         self._send("result", body)
 
-    def state(self, body: dict[str, Any]) -> None:
-        """Tells that the line's state or recipe changed."""
-        self._send("state", body)
+    def state(self) -> None:
+        """Tells the line's state and recipe, of which one has changed."""
+        control = self._control
+        info, problem = control.recipe, control.problem
+        self._send(
+            "state",
+            {
+                "line": control.name,
+                "state": control.state.value,
+                "recipe": None if info is None else info.id,
+                "recipe_hash": None if info is None else info.hash,
+                "product": None if info is None else info.product,
+                "problem": None if problem is None else str(problem),
+            },
+        )
 
     def alarm(self, code: str, what: str) -> None:
         """Tells what a person must know; also the log."""
