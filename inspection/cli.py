@@ -26,6 +26,8 @@ COMMANDS = (
     ("judge", "inspection.commands:judge", "Judge"),
     ("score", "serve.commands:score", "Judge"),
     ("serve", "serve.commands:serve", "Judge"),
+    ("run", "serve.line_commands:run", "Run the line"),
+    ("history", "inspection.record.commands:app", "Run the line"),
     ("info", "inspection.commands:info", "Look inside"),
     ("bench", "inspection.commands:bench", "Look inside"),
     ("doctor", "inspection.commands:doctor", "Look inside"),

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import re
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
 from inspection.errors import ImageTooLarge, ImageUnreadable, InferenceFailed, InputMismatch
 from serve import problems
 from serve.body import FIELD, FORM
 from serve.metrics import MEDIA_TYPE, Metrics
-from serve.problems import Problem
+from serve.reception import Reception
 from serve.service import VERSION, Answer, Service
 
 INSPECT = "/v1/inspect"
-REQUEST_ID = "X-Request-ID"
-log = logging.getLogger("inspection.serve")
 
 
 class Asked(BaseModel):
@@ -108,11 +101,11 @@ def create_app(service: Service) -> FastAPI:
 
     app = FastAPI(title="Inspection", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.router.redirect_slashes = False
-    app.add_middleware(Reception, metrics=service.metrics)
+    app.add_middleware(Inspections, metrics=service.metrics)
     problems.install(app)
     _add_inspect(app, service)
     _add_state(app, service)
-    _describe(app)
+    problems.describe(app)
     return app
 
 
@@ -174,69 +167,33 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.text(), media_type=MEDIA_TYPE)
 
 
-class Reception:
-    """Gives every request an id, counts it, and makes a problem (and a traceback in the log) of what nobody foresaw."""
+class Inspections(Reception):
+    """Reception that keeps the account of images."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app = app
+        super().__init__(app, metrics.problem)
         self.metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        state = scope.setdefault("state", {})
-        request_id = state["id"] = _request_id(scope)
-        is_inspection = scope["path"] == INSPECT and scope["method"] == "POST"
-        if is_inspection:
-            self.metrics.arrived()
-        answered = False
+    def counts(self, scope: Scope) -> bool:
+        """Only what sends an image."""
+        return bool(scope["path"] == INSPECT and scope["method"] == "POST")
 
-        async def sending(message: Message) -> None:
-            nonlocal answered
-            if message["type"] == "http.response.start":
-                answered = True
-                message["headers"] = [*message["headers"], (REQUEST_ID.lower().encode(), request_id.encode())]
-                # Before the answer leaves: whoever has it finds it counted.
-                code = state.get("problem")
-                if code is not None:
-                    self.metrics.problem(message["status"], code)
-                if is_inspection:
-                    self._settle(state.get("judged"), code)
-            await send(message)
+    def arrived(self) -> None:
+        """One more image."""
+        self.metrics.arrived()
 
-        try:
-            await self.app(scope, receive, sending)
-        except ClientDisconnect:
-            if is_inspection and not answered:
-                self.metrics.refused("client-gone")
-        except Exception:
-            log.exception("request %s: %s %s failed", request_id, scope["method"], scope["path"])
-            if answered:
-                raise  # the client sees a broken answer, which is all that can still be said
-            state["problem"] = problems.Internal.code
-            error = problems.Internal(
-                "the service failed on this request.", hint="Its log says what happened, under the request's id."
-            )
-            await problems.respond(request_id, error)(scope, receive, sending)
-        except BaseException:  # cancelled: the server stops by force
-            if is_inspection and not answered:
-                self.metrics.refused("cancelled")
-            raise
-
-    def _settle(self, judged: Answer | None, code: str | None) -> None:
+    def answered(self, state: dict[str, Any]) -> None:
+        """Judged or refused."""
+        judged: Answer | None = state.get("judged")
+        code: str | None = state.get("problem")
         if judged is not None and code is None:
             self.metrics.judged(judged.inspection.verdict, judged.inspection.seconds)
         else:
             self.metrics.refused(code or problems.Internal.code)
 
-
-def _request_id(scope: Scope) -> str:
-    """The client's own id where it is a plain word, so that its log and ours meet; else a new one."""
-    for key, value in scope["headers"]:
-        if key == REQUEST_ID.lower().encode() and re.fullmatch(rb"[A-Za-z0-9._-]{1,128}", value):
-            return str(value.decode())
-    return uuid.uuid4().hex
+    def lost(self, code: str) -> None:
+        """Nobody has the answer."""
+        self.metrics.refused(code)
 
 
 def _request_body() -> dict[str, Any]:
@@ -244,19 +201,3 @@ def _request_body() -> dict[str, Any]:
     form = {"type": "object", "properties": {FIELD: {"type": "string", "format": "binary"}}, "required": [FIELD]}
     raw = ("image/png", "image/jpeg", "image/tiff", "image/bmp", "application/octet-stream")
     return {"required": True, "content": dict.fromkeys(raw, file) | {FORM: {"schema": form}}}
-
-
-def _describe(app: FastAPI) -> None:
-    """The OpenAPI document, with the problem's schema in the place of FastAPI's own error."""
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=app.description)
-            schemas = document.setdefault("components", {}).setdefault("schemas", {})
-            for unused in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(unused, None)
-            schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]

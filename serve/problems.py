@@ -7,10 +7,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from inspection.cameras.pushed import QueueFull
 from inspection.errors import InspectionError
 
 MEDIA_TYPE = "application/problem+json"
@@ -68,6 +70,13 @@ class Internal(InspectionError):
     status = 500
 
 
+class PartUnknown(InspectionError):
+    """No verdict is kept under this number: there is none yet, or it is long past and only in the record."""
+
+    code = "part-unknown"
+    status = 404
+
+
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 
@@ -110,9 +119,9 @@ def install(app: FastAPI) -> None:
         first = error.errors()[0]
         place, name = str(first["loc"][0]), str(first["loc"][-1])
         if first["type"] == "extra_forbidden":
-            known = ["map", "name"]
+            known = _known(request, place)
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-            hint = f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(known)}."
+            hint = f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(known) or 'none'}."
             return _answer(request, RequestInvalid(f"`{name}` is unknown.", where=f"{place} parameter", hint=hint))
         what = f"`{name}`: {first['msg']} (is {str(first['input'])[:80]!r})."
         return _answer(request, RequestInvalid(what, where=f"{place} parameter"))
@@ -136,10 +145,34 @@ def described(*errors: type[InspectionError]) -> dict[int | str, dict[str, Any]]
     }
 
 
+def describe(app: FastAPI) -> None:
+    """The OpenAPI document, with the problem's schema in the place of FastAPI's own error."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, routes=app.routes, description=app.description)
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
 def _answer(request: Request, error: InspectionError) -> JSONResponse:
     request.state.problem = error.code
-    headers = {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, Overloaded | NotReady) else None
+    headers = {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, Overloaded | NotReady | QueueFull) else None
     return respond(request.state.id, error, headers=headers)
+
+
+def _known(request: Request, place: str) -> list[str]:
+    """The names that the route takes in that place."""
+    dependant = request.scope["route"].dependant
+    fields = dependant.query_params if place == "query" else dependant.body_params
+    models = [field.field_info.annotation for field in fields]
+    return sorted(name for model in models for name in getattr(model, "model_fields", {}))
 
 
 def _methods(request: Request) -> list[str]:
