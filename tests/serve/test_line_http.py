@@ -85,3 +85,17 @@ def test_it_stops_starts_and_changes_its_recipe(plant: tuple[Line, httpx.Client]
     refused = client.post("/v1/triggers", json={"part": "A"})
     assert (refused.status_code, refused.json()["code"]) == (409, "not-ready")
     assert client.post("/v1/line/start").json() == {"state": "running"}
+
+
+def test_no_part_is_lost_while_the_recipe_changes(plant: tuple[Line, httpx.Client]) -> None:
+    line, client = plant
+    assert client.post("/v1/recipe", json={"id": "other"}).status_code == 202
+    numbers = []
+    while not numbers or line.changing_to is not None:
+        part = f"P{len(numbers)}"
+        numbers.append(client.post("/v1/triggers", json={"part": part}).json()["number"])
+        for view in ("top", "side"):
+            assert push(client, view, png(), part=part).status_code == 202
+    verdicts = [client.get(f"/v1/parts/{one}", params={"wait": 20}).json()["verdict"] for one in numbers]
+    assert verdicts == ["OK"] * len(numbers)
+    assert client.get("/v1/line").json()["recipe"]["id"] == "other"
