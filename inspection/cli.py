@@ -27,6 +27,7 @@ COMMANDS = (
     ("score", "serve.commands:score", "Judge"),
     ("serve", "serve.commands:serve", "Judge"),
     ("run", "serve.line_commands:run", "Run the line"),
+    ("recipe", "inspection.recipe.commands:app", "Run the line"),
     ("history", "inspection.record.commands:app", "Run the line"),
     ("info", "inspection.commands:info", "Look inside"),
     ("bench", "inspection.commands:bench", "Look inside"),

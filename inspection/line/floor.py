@@ -154,7 +154,10 @@ class Floor:
                 unbalanced = self.tracker.check()
                 self._quiet.notify_all()
             for one in closed:
-                self._tell(one)
+                try:
+                    self._tell(one)
+                except Exception as error:  # noqa: BLE001 - the parts after it must get their verdicts all the same
+                    self._alarm("telling-failed", f"part {one.trigger.part}: its verdict was not told: {error!r}.")
             if unbalanced is not None:
                 self._alarm("accounts", f"the accounts do not balance: {unbalanced}")
             self._after()

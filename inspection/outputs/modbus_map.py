@@ -183,6 +183,7 @@ CODES = {
     "input-mismatch": 32,
     "inference-failed": 33,
     "judging-hung": 34,
+    "telling-failed": 35,
     "config-invalid": 40,
     "model-invalid": 41,
     "provider-unavailable": 42,

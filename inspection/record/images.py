@@ -27,6 +27,12 @@ from inspection.results import ScoreMap, Verdict
 THREADS = 2
 NICE = 10  # of the writing threads: judging goes first
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio
+# Textured 1920 x 1080 mono: 20 ms and 52 % of the raw bytes; with OpenCV's own choice at level 1 55 ms and 56 %.
+PNG = (
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
+)
 TEND_EVERY = 1.0  # seconds between two looks at the free space
 EXPIRE_EVERY = 60.0
 
@@ -225,7 +231,7 @@ def _files(view: str, frame: Frame | None, result: ViewResult | None) -> dict[st
 def png(pixels: np.ndarray[Any, Any]) -> bytes:
     """Lossless, with the values and the depth as they are (10 and 12 bit: as they lie in 16); RGB stays RGB."""
     shown = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".png", shown, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    done, data = cv2.imencode(".png", shown, PNG)
     if not done:
         raise ValueError("OpenCV cannot write this image as PNG.")
     return data.tobytes()

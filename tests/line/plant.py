@@ -37,7 +37,9 @@ def images(folder: Path, bad: list[bool]) -> Path:
     return folder
 
 
-def recipe(folder: Path, *, name: str = "screen", views: dict[str, dict[str, Any]] | None = None, **changes: Any) -> Path:
+def recipe(
+    folder: Path, *, name: str = "screen", views: dict[str, dict[str, Any]] | None = None, **changes: Any
+) -> Path:
     """Writes a recipe file into `folder` and returns it; `changes` are its keys.
 
     Without `views`, two views replay the folders `top` and `side`.
