@@ -127,6 +127,12 @@ def set_up(loaded: Loaded, models: Models, info: RecipeInfo) -> Setup:
     names: dict[str, str] = {}
     for name, view in recipe.views.items():
         model = models.get(view.model, work.provider, threads)
+        if model.model_hash != loaded.models[name]:
+            raise ConfigInvalid(
+                "the model file was changed while the recipe was loaded: verdicts would bear its old hash.",
+                where=str(view.model),
+                hint="Load the recipe again.",
+            )
         judges[name] = ViewJudge(name, view, point=model.card.operating_point, spec=model.card.input)
         # Views of one model, tiling and thresholds are one inspector: their regions may share a network run.
         names[name] = f"{model.model_hash} {view.tiling} {judges[name].point}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = [f"tests/{name}" for name in ("inspection", "recipe", "line", "record", "cameras", "outputs", "serve")]
+FOLDERS = [f"tests/{name}" for name in ("inspection", "line", "record", "serve")]
 pytestmark = [pytest.mark.fresh, pytest.mark.timeout(900)]
 
 
