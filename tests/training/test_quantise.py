@@ -140,7 +140,7 @@ def test_int8_without_images_to_measure_is_refused(graph: Path, trained: Run) ->
 
 @pytest.fixture
 def in_eight_bits(train_small: Train, commutators: Path) -> Run:
-    """A run whose network bears 8 bits on any processor: EfficientNet-Lite does so only when it is trained for longer."""
+    """A run whose network bears 8 bits on any processor; EfficientNet-Lite, trained this shortly, does not."""
     model = {"kind": "defectnet", "width": 16, "backbone": "resnet18", "weights": "random"}
     run: Run = train_small(commutators, model=model)
     return run
