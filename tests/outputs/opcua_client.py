@@ -100,10 +100,13 @@ class Peer:
     async def state(self) -> str:
         """The state, that inside Operational by its own name."""
         machine = "VisionStateMachine"
-        outer = (await self.node(f"{machine}.CurrentState").read_value()).Text
-        inner = (await self.node(f"{machine}.AutomaticModeStateMachine.CurrentState").read_value()).Text
-        assert (outer == "Operational") == bool(inner), (outer, inner)
-        return str(inner or outer)
+        end = time.monotonic() + PATIENCE
+        while True:  # two reads, between which the machine may have moved on; but only for a moment
+            outer = (await self.node(f"{machine}.CurrentState").read_value()).Text
+            inner = (await self.node(f"{machine}.AutomaticModeStateMachine.CurrentState").read_value()).Text
+            if (outer == "Operational") == bool(inner):
+                return str(inner or outer)
+            assert time.monotonic() < end, f"{outer} with {inner} inside"
 
     async def until_state(self, wanted: str) -> None:
         """Waits for the state."""
