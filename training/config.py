@@ -7,45 +7,19 @@ back into the run folder's `config.yaml`, so that a run always says in full what
 from __future__ import annotations
 
 import contextlib
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import Field
 
 from datasets.augment import AugmentOptions
 from inspection.config import load_yaml, parse
 from inspection.errors import ConfigInvalid
 from inspection.files import write_text
 from inspection.modelfile import Resize, Value
+from inspection.quantities import Count, Fraction, Rate, Seconds
 from models.options import ModelOptions
-
-UNITS = {"s": 1, "m": 60, "h": 3600}
-
-
-def seconds(value: object) -> object:
-    """`90`, `"90s"`, `"20m"`, `"1.5h"` as seconds; anything else unchanged, for pydantic to refuse."""
-    if isinstance(value, str) and (found := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", value)):
-        return float(found[1]) * UNITS[found[2] or "s"]
-    return value
-
-
-def share(value: object) -> object:
-    """`0.005` and `"0.5%"` as a share of one; anything else unchanged, for pydantic to refuse."""
-    if isinstance(value, str) and (found := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", value)):
-        return float(found[1]) / (100 if found[2] else 1)
-    return value
-
-
-def _number_or(pattern: str, description: str) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": pattern}], "title": description})
-
-
-Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0), _number_or(r"^\d+(\.\d+)?[smh]?$", "Duration")]
-Rate = Annotated[float, BeforeValidator(share), Field(gt=0, lt=1), _number_or(r"^\d+(\.\d+)?%?$", "Share")]
-Fraction = Annotated[float, BeforeValidator(share), Field(ge=0, le=1), _number_or(r"^\d+(\.\d+)?%?$", "Share")]
-Count = Annotated[int, Field(ge=1)]
 
 
 class SplitOptions(Value):
