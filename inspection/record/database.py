@@ -66,8 +66,8 @@ verdicts = sql.Table(
     sql.Column("hash", sql.Text, nullable=False),
     sql.Index("verdicts_number", "line", "number"),
     sql.Index("verdicts_verdict", "line", "verdict", "number"),
-    sql.Index("verdicts_part", "part"),
-    sql.Index("verdicts_lot", "lot", "number"),
+    sql.Index("verdicts_part", "part", "line", "number"),
+    sql.Index("verdicts_lot", "lot", "line", "number"),
     sql.Index("verdicts_triggered", "triggered"),
     sql.Index("verdicts_hash", "hash"),
 )
