@@ -95,11 +95,12 @@ class Line:
         """
         setup = self._recipes.begin()
         recipe = setup.loaded.recipe
-        self.record = Record(recipe.record, line=self.name, alarm=self.alarm)
+        # First: what the record has to say while it is opened, such as a full disk, reaches the outputs too.
+        self.outlets = Outlets(recipe.outputs, self, spool=recipe.record.folder / "outputs", clock=self.clock.now)
         try:
-            self.outlets = Outlets(recipe.outputs, self, spool=recipe.record.folder / "outputs", clock=self.clock.now)
+            self.record = Record(recipe.record, line=self.name, alarm=self.alarm)
         except InspectionError:
-            self.record.close()
+            self.outlets.close(0.0)
             raise
         self._number = self.record.next_number
         self.outlets.start()

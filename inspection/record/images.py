@@ -90,6 +90,7 @@ class ImageKeeper:
 
     def start(self) -> None:
         """Begins."""
+        self._look()  # before the first part: not one image goes to a disk that is full
         for thread in (*self._threads, self._tender):
             thread.start()
 
