@@ -140,7 +140,7 @@ class Verdicts:
 
 def accounts(line: Line) -> dict[str, dict[str, int]]:
     """The line's counters; none before it was opened, because the record is not read yet."""
-    return line.counters() if hasattr(line, "record") else {}
+    return line.counters() if line.opened else {}
 
 
 def _add_parts(app: FastAPI, line: Line, verdicts: Verdicts) -> None:

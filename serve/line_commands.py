@@ -39,29 +39,34 @@ def run(
 
     from inspection.errors import ConfigInvalid
     from inspection.progress import console
-    from inspection.quantities import BYTES, seconds, size
+    from inspection.quantities import seconds, size
     from inspection.results import Verdict
     from serve.run import run as run_line
     from serve.server import bind
 
-    def number(value: float | str | None, option: str, example: str) -> float | None:
+    def number(value: object, option: str, example: str) -> float | None:
         if value is None or (isinstance(value, (int, float)) and value > 0):
             return value
         raise ConfigInvalid(f"{value!r} cannot be read.", where=option, hint=f"Such as {example}.")
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if replay is not None:
-        if simulate or record is not None:
-            raise ConfigInvalid("a replay is neither simulated nor recorded.", where="--replay")
+        given = {"--simulate": simulate, "--record": record, "--for": duration, "--parts": parts, "--stopped": stopped}
+        if idle := [option for option, value in {**given, "--name": name}.items() if value]:
+            raise ConfigInvalid(f"a replay runs a recording to its end, without {', '.join(idle)}.", where="--replay")
         return _replay(recipe, replay, None if speed == "max" else number(_float(speed), "--speed", "2"), outputs)
+    if outputs and not simulate:
+        raise ConfigInvalid(
+            "a line that runs in earnest tells its outputs anyway.", where="--outputs", hint="Leave the option out."
+        )
     if (images is not None or takt is not None) and not simulate:
         raise ConfigInvalid("`--images` and `--takt` are of a simulation.", where="--simulate", hint="Add --simulate.")
-    every = number(seconds(takt), "--takt", "50ms")  # type: ignore[arg-type]
-    lasts = number(seconds(duration), "--for", "30s")  # type: ignore[arg-type]
-    limit = number(size(record_limit), "--record-limit", "10 GB") or BYTES["GB"]  # type: ignore[arg-type]
+    every = number(seconds(takt), "--takt", "50ms")
+    lasts = number(seconds(duration), "--for", "30s")
+    limit = number(size(record_limit), "--record-limit", "10 GB")
     line = _line(recipe, name, simulate, images, every, outputs)
     listener = bind(host, port)
-    if record is not None:
+    if record is not None and limit is not None:
         from inspection.cameras.recorder import Recorder
 
         line.recorder = Recorder(record, limit=int(limit), about={"line": line.name, "recipe": recipe.stem})

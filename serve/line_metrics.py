@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from inspection.parts import PartResult
 from inspection.results import Verdict
-from serve.metrics import SECONDS
+from serve.metrics import SECONDS, problems
 
 Accounts = dict[str, dict[str, int]]
 VERDICTS = tuple(verdict.value for verdict in Verdict)
@@ -28,12 +28,7 @@ class LineMetrics:
     def __init__(self, counters: Callable[[], Accounts], alarms: Callable[[], int], state: Callable[[], str]) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_Line(counters, alarms, state))
-        self._problems = Counter(
-            "inspection_problems",
-            "Problem answers of all endpoints, by status and code.",
-            ("status", "code"),
-            registry=self.registry,
-        )
+        self._problems = problems(self.registry)
         self._seconds = Histogram(
             "inspection_verdict_seconds",
             "Seconds from a part's last frame to its verdict.",

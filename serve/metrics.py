@@ -18,6 +18,12 @@ STAGES = ("receive", "queue", "decode", "prepare", "network", "postprocess", "wh
 __all__ = ["MEDIA_TYPE", "Metrics"]
 
 
+def problems(registry: CollectorRegistry) -> Counter:
+    """What every door counts of its refusals."""
+    what = "Problem answers of all endpoints, by status and code."
+    return Counter("inspection_problems", what, ("status", "code"), registry=registry)
+
+
 class Metrics:
     """The counters of one service, in a registry of their own."""
 
@@ -39,12 +45,7 @@ class Metrics:
         self._in_flight = Gauge(
             "inspection_in_flight", "Images received, waiting or in work.", ("model",), registry=self.registry
         ).labels(model)
-        self._problems = Counter(
-            "inspection_problems",
-            "Problem answers of all endpoints, by status and code.",
-            ("status", "code"),
-            registry=self.registry,
-        )
+        self._problems = problems(self.registry)
         self._seconds = Histogram(
             "inspection_stage_seconds",
             "Seconds by stage of one image.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import socket
 import threading
@@ -17,7 +16,7 @@ from inspection.line.line import Line
 from inspection.progress import LOG_EVERY, console
 from inspection.results import Verdict
 from serve.line import accounts, create_line_app
-from serve.server import KEEP_ALIVE
+from serve.server import settings
 
 CAMERAS = 10.0  # seconds in which cameras should stream; the line starts without those that do not
 
@@ -74,18 +73,7 @@ def told_to_stop() -> Iterator[threading.Event]:
 @contextmanager
 def door(line: Line, listener: socket.socket) -> Iterator[None]:
     """Serves the line over HTTP, on a thread of its own."""
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
-    config = uvicorn.Config(
-        create_line_app(line),
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=5,
-        ws="none",
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(settings(create_line_app(line)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="door", daemon=True)
     thread.start()
     try:

@@ -8,6 +8,7 @@ import time
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from inspection.errors import ConfigInvalid
 from serve.app import create_app
@@ -61,13 +62,12 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(service: Service, listener: socket.socket) -> None:
-    """Serves until SIGTERM or SIGINT. Raises what the model could not be loaded for."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+def settings(app: FastAPI) -> uvicorn.Config:
+    """How every door of ours is served."""
     # What a client's broken form is, the client is told; the log is for what the service's people can mend.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
-    config = uvicorn.Config(
-        create_app(service),
+    return uvicorn.Config(
+        app,
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -76,7 +76,12 @@ def run(service: Service, listener: socket.socket) -> None:
         timeout_graceful_shutdown=5,
         ws="none",
     )
-    server = Server(config, service)
+
+
+def run(service: Service, listener: socket.socket) -> None:
+    """Serves until SIGTERM or SIGINT. Raises what the model could not be loaded for."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    server = Server(settings(create_app(service)), service)
     told = service.on_change
 
     def on_change(changed: Service) -> None:

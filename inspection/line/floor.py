@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,13 +18,20 @@ from inspection.parts import Frame, Trigger, ViewResult
 from inspection.results import Inspection, Verdict
 
 
+class TellingFailed(InspectionError):
+    """A verdict could not be kept or handed to the outputs."""
+
+    code = "telling-failed"
+    exit_code = 9
+
+
 class Floor:
     """Judges what it is given before it is due, and tells each part once.
 
     Args:
-        waiting: regions that may wait for a worker.
         tell: told of every part that is over, in their order, on one thread of its own.
         after: called on the same thread after parts were told.
+        broken: told that a verdict could not be told: no more parts may come, for nobody would hear of them.
 
     Attributes:
         lock: held over everything that reads or changes what is in flight; nothing slow is done with it.
@@ -34,26 +42,36 @@ class Floor:
         self,
         *,
         clock: Clock,
-        waiting: int,
         tell: Callable[[Closed], None],
         after: Callable[[], None],
         alarm: Alarm,
+        broken: Callable[[InspectionError], None],
     ) -> None:
         self.clock = clock
         self.lock = threading.RLock()
         self.batch = 1
-        self.tracker = Tracker(waiting=waiting)
+        self._hang = math.inf
+        self.tracker = Tracker()
         self._work = threading.Condition(self.lock)  # something to judge
         self._over = threading.Condition(self.lock)  # something may be over
         self._quiet = threading.Condition(self.lock)  # something was judged, or is over
-        self._tell, self._after, self._alarm = tell, after, alarm
+        self._tell, self._after, self._alarm, self._broken = tell, after, alarm, broken
         self._ended = False
         self._crew: Crew | None = None
         self._closer = threading.Thread(target=self._close_parts, name="closer", daemon=True)
 
-    def start(self, workers: int, hang: float) -> None:
-        """Starts the workers; a network run that takes longer than `hang` seconds is given up."""
-        self._crew = Crew(workers, take=self._take, judge=self._judge, done=self._done, hang=hang)
+    def use(self, setup: Setup) -> None:
+        """New parts are judged by this recipe: its views, and its bounds on work."""
+        with self.lock:
+            self.tracker.add(list(setup.regions))
+            self.tracker.waiting = setup.loaded.recipe.work.waiting
+            self.batch, self._hang = setup.batch, setup.hang
+            if self._crew is not None:
+                self._crew.hang = setup.hang
+
+    def start(self, workers: int) -> None:
+        """Starts the workers."""
+        self._crew = Crew(workers, take=self._take, judge=self._judge, done=self._done, hang=self._hang)
         self._crew.start()
         self._closer.start()
 
@@ -157,7 +175,7 @@ class Floor:
                 try:
                     self._tell(one)
                 except Exception as error:  # noqa: BLE001 - the parts after it must get their verdicts all the same
-                    self._alarm("telling-failed", f"part {one.trigger.part}: its verdict was not told: {error!r}.")
+                    self._broken(TellingFailed(f"the verdict on part {one.trigger.part} could not be told: {error!r}."))
             if unbalanced is not None:
                 self._alarm("accounts", f"the accounts do not balance: {unbalanced}")
             self._after()

@@ -52,6 +52,7 @@ class Line:
         listeners: told of every result, on the thread that closes parts: they must be quick.
         times: how long what took, of the latest parts.
         idle_frames: frames that came while the line did not run.
+        opened: whether there is a record, and so an account.
     """
 
     record: Record
@@ -73,10 +74,10 @@ class Line:
         self.recorder = recorder
         self.times = Times()
         self.idle_frames = 0
+        self.opened = False
         self.listeners: list[Callable[[PartResult], None]] = []
         self.outlets = Outlets((), self, spool=first.record.folder, clock=self.clock.now)  # none until `open`
-        waiting = first.work.waiting
-        self.floor = Floor(clock=self.clock, waiting=waiting, tell=self._tell, after=self._after, alarm=self.alarm)
+        self.floor = Floor(clock=self.clock, tell=self._tell, after=self._after, alarm=self.alarm, broken=self._fail)
         self.cameras = Feeders(camera, on_frame=self.frame, on_lost=self.floor.lost, alarm=self.alarm)
         self._state = LineState.STARTING
         self._problem: InspectionError | None = None
@@ -103,15 +104,15 @@ class Line:
             self.outlets.close(0.0)
             raise
         self._number = self.record.next_number
+        self.opened = True
         self.outlets.start()
         for body in self.record.interrupted:
             self.outlets.tell(body)
         if self.record.interrupted:
             count = len(self.record.interrupted)
             self.alarm("interrupted", f"{count} parts were in flight when the line was killed; they are ERROR.")
-        self.floor.batch = setup.batch
-        self.floor.tracker.add(list(setup.regions))
-        self.floor.start(setup.workers, setup.hang)
+        self.floor.use(setup)
+        self.floor.start(setup.workers)
         self._thread(self._watch, "watchdog")
         self._thread(self._tick, "timer")
         self.cameras.use({view: one.camera for view, one in recipe.views.items()})
@@ -376,8 +377,7 @@ class Line:
         with self.floor.lock:
             if only_for is not None and self._recipes.info != only_for:
                 return False
-            self.floor.tracker.add(list(setup.regions))
-            self.floor.batch = setup.batch
+            self.floor.use(setup)
             self._recipes.take_over(setup)
         self.outlets.state()
         return True

@@ -88,7 +88,14 @@ class Recipes:
                     where=loaded.where(key),
                     hint="Give both recipes the same, or restart the line with this one.",
                 )
-        return set_up(loaded, self._models, self._info(loaded))
+        setup = set_up(loaded, self._models, self._info(loaded))
+        if setup.workers != self.current.workers:
+            raise ConfigInvalid(
+                f"it asks for {setup.workers} workers, and the running line has {self.current.workers}.",
+                where=loaded.where("work", "workers"),
+                hint="Give both recipes the same, or restart the line with this one.",
+            )
+        return setup
 
     def take_over(self, setup: Setup) -> None:
         """New parts are judged by this one from now on."""
@@ -106,12 +113,6 @@ class Recipes:
         """
         models = Models()
         setup = set_up(self.current.loaded, models, self.current.info)
-        if dict(setup.loaded.models) != {view: one.model_hash for view, one in setup.inspectors.items()}:
-            raise ConfigInvalid(
-                "a model file has been changed since the recipe was loaded.",
-                where=str(setup.loaded.path),
-                hint="Change over to the recipe, which then has another hash.",
-            )
         self._models = models
         return setup
 

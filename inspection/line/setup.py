@@ -129,9 +129,9 @@ def set_up(loaded: Loaded, models: Models, info: RecipeInfo) -> Setup:
         model = models.get(view.model, work.provider, threads)
         if model.model_hash != loaded.models[name]:
             raise ConfigInvalid(
-                "the model file was changed while the recipe was loaded: verdicts would bear its old hash.",
+                "the model file has been changed since the recipe was loaded: verdicts would bear its old hash.",
                 where=str(view.model),
-                hint="Load the recipe again.",
+                hint="Change over to the recipe, or start the line again; it then has another hash.",
             )
         judges[name] = ViewJudge(name, view, point=model.card.operating_point, spec=model.card.input)
         # Views of one model, tiling and thresholds are one inspector: their regions may share a network run.

@@ -360,3 +360,28 @@ def test_a_clock_that_is_set_back_changes_no_verdict_and_no_order(
         assert results[4].trigger.at > results[3].trigger.at
         assert streaming(line)
         balanced(line)
+
+
+# -- what must be told --------------------------------------------------------------------------------------------------
+
+
+def test_a_verdict_that_cannot_be_told_stops_the_line_and_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene()
+    with Line(one_view(tmp_path), camera=scene.camera) as line:
+        opened(line)
+        with monkeypatch.context() as broken:
+            broken.setattr(line.record, "decided", lambda *_: 1 / 0)
+            line.trigger(part="P1")
+            until(lambda: line.state is LineState.FAILED)
+        assert "part P1 could not be told" in str(line.problem)
+        with pytest.raises(NotReady):
+            line.trigger(part="P2")
+        line.reset()
+        until(lambda: line.state is LineState.STOPPED)
+        line.start()
+        result = line.wait(line.trigger(part="P3"), 20.0)
+        assert result is not None
+        assert result.verdict is Verdict.OK
+        balanced(line)

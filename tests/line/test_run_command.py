@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import httpx
+import pytest
 
-from tests.line.plant import recipe, until
+from inspection.pixels import Pixels
+from tests.line.plant import image, recipe, until
 
 INSPECTION = [sys.executable, "-c", "from inspection.cli import main; main()"]
 
@@ -23,6 +27,12 @@ def start(file: Path, log: Path, *options: str) -> tuple[subprocess.Popen[bytes]
     found = re.search(r"listening on (http://\S+),", log.read_text())
     assert found is not None, log.read_text()
     return process, found[1]
+
+
+def png(pixels: Pixels) -> bytes:
+    done, data = cv2.imencode(".png", pixels)
+    assert done
+    return data.tobytes()
 
 
 def triggers(url: str) -> int:
@@ -42,16 +52,37 @@ def test_sigterm_gives_every_part_its_verdict(tmp_path: Path) -> None:
 
 
 def test_after_a_kill_every_part_has_its_verdict_and_the_record_is_whole(tmp_path: Path) -> None:
-    file = recipe(tmp_path)
-    process, url = start(file, tmp_path / "log", "--simulate", "--takt", "10ms")
-    until(lambda: triggers(url) > 5)
+    views = {"top": {"camera": {"kind": "pushed"}, "model": "model.onnx"}}
+    file = recipe(tmp_path, views=views, match={"by": "trigger"}, deadline=600.0)
+    process, url = start(file, tmp_path / "log")
+    numbers = [httpx.post(f"{url}/v1/triggers", json={}, timeout=30).json()["number"] for _ in range(5)]
+    sent = httpx.post(f"{url}/v1/views/top/frames?trigger={numbers[2]}", content=png(image()), timeout=30)
+    assert sent.status_code == 202, sent.text
+    # The third is judged, but waits for its turn behind the first: all five are in flight when the process is killed.
+    until(lambda: httpx.get(f"{url}/v1/line", timeout=30).json()["counters"]["view top"]["judged"] == 1)
     process.kill()
     process.wait(30)
-    again = [*INSPECTION, "run", str(file), "--port", "0", "--simulate", "--parts", "3"]
-    subprocess.run(again, check=True, timeout=60, capture_output=True)
-    record = str(tmp_path / "record-simulated")
+    again = [*INSPECTION, "run", str(file), "--port", "0", "--stopped", "--for", "1s"]
+    told = subprocess.run(again, check=True, timeout=60, capture_output=True, text=True).stderr
+    assert "5 parts were in flight when the line was killed" in told
+    shown = [*INSPECTION, "history", "show", str(tmp_path / "record"), "--json"]
+    lines = subprocess.run(shown, check=True, timeout=60, capture_output=True, text=True).stdout.splitlines()
+    found = {body["number"]: (body["verdict"], body["code"]) for body in map(json.loads, lines)}
+    assert found == dict.fromkeys(numbers, ("ERROR", "interrupted"))
+    record = str(tmp_path / "record")
     verified = subprocess.run([*INSPECTION, "history", "verify", record], timeout=60, capture_output=True, text=True)
     assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [("--replay", "x", "--simulate"), ("--replay", "x", "--parts", "3"), ("--outputs",)]
+)
+def test_options_that_would_do_nothing_are_refused(tmp_path: Path, options: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [*INSPECTION, "run", str(recipe(tmp_path)), *options], timeout=60, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.count("error")) == (2, 1), done.stderr
+    assert options[0] in done.stderr
 
 
 def test_a_broken_recipe_is_one_clear_error(tmp_path: Path) -> None:
