@@ -65,26 +65,26 @@ class _Line(Collector):
         state = GaugeMetricFamily("inspection_line_state", "1 for what the line is doing.", labels=["state"])
         state.add_metric([self._state()], 1)
         yield from (alarms, state)
-        accounts = self._counters()
-        yield from _families(accounts.pop("line", {}), "inspection", "", ())
-        for name in sorted(accounts):
+        # One family for all views (outputs, cameras): the format allows a name's TYPE only once.
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for name, counts in self._counters().items():
             kind, _, own = name.partition(" ")
-            yield from _families(accounts[name], f"inspection_{kind}", kind if own else "", (own,) if own else ())
+            prefix = "inspection" if name == "line" else f"inspection_{kind}"
+            _add(families, counts, prefix, {kind: own} if own else {})
+        yield from families.values()
 
 
-def _families(
-    counts: dict[str, int], prefix: str, label: str, own: tuple[str, ...]
-) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-    labels = [label] if own else []
-    if all(verdict in counts for verdict in VERDICTS):
-        parts = CounterMetricFamily(f"{prefix}_parts", "Parts by verdict.", labels=[*labels, "verdict"])
-        for verdict in VERDICTS:
-            parts.add_metric([*own, verdict], counts[verdict])
-        yield parts
+def _add(
+    families: dict[str, CounterMetricFamily | GaugeMetricFamily],
+    counts: dict[str, int],
+    prefix: str,
+    own: dict[str, str],
+) -> None:
     for key, value in counts.items():
-        if key in VERDICTS:
-            continue
-        kind = GaugeMetricFamily if key in LEVELS else CounterMetricFamily
-        family = kind(f"{prefix}_{key.replace(' ', '_')}", f"`{key}` of the account.", labels=labels)
-        family.add_metric(list(own), value)
-        yield family
+        labels = own | {"verdict": key} if key in VERDICTS else own
+        name = f"{prefix}_{'parts' if key in VERDICTS else key.replace(' ', '_')}"
+        if name not in families:
+            about = "Parts by verdict." if key in VERDICTS else f"`{key}` of the account."
+            family = GaugeMetricFamily if key in LEVELS else CounterMetricFamily
+            families[name] = family(name, about, labels=list(labels))
+        families[name].add_metric(list(labels.values()), value)

@@ -362,7 +362,7 @@ def test_a_clock_that_is_set_back_changes_no_verdict_and_no_order(
         balanced(line)
 
 
-# -- what must be told --------------------------------------------------------------------------------------------------
+# -- what must be told -----------------------------------------------------------------------------------------------
 
 
 def test_a_verdict_that_cannot_be_told_stops_the_line_and_is_said(

@@ -53,6 +53,8 @@ def test_pushed_frames_of_two_views_find_their_part(plant: tuple[Line, httpx.Cli
     verdicts = {part: client.get(f"/v1/parts/{one}", params={"wait": 20}).json() for part, one in numbers.items()}
     assert {part: body["verdict"] for part, body in verdicts.items()} == {"A": "OK", "B": "NG"}
     text = client.get("/metrics").text
+    types = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(types) == len(set(types))  # of two views too: the format allows a name's TYPE once
     assert 'inspection_parts_total{verdict="OK"} 1.0' in text
     assert "inspection_triggers_total 2.0" in text
     counts = client.get("/v1/line").json()["counters"]["line"]
