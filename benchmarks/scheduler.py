@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from benchmarks.road import machine
 from benchmarks.world import Faults, World
 from inspection.line.capacity import resident
-from inspection.line.tracker import Closed
+from inspection.line.plan import Closed
 from inspection.results import Verdict
 
 FAULTS = Faults(

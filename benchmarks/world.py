@@ -16,8 +16,8 @@ from typing import cast
 
 import numpy as np
 
-from inspection.line.plan import Plan
-from inspection.line.tracker import Closed, Job, Tracker
+from inspection.line.plan import Closed, Job, Plan
+from inspection.line.tracker import Tracker
 from inspection.parts import Frame, Trigger, ViewResult
 from inspection.results import Inspection, Verdict
 

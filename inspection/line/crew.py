@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from inspection.errors import InspectionError
-from inspection.line.tracker import Job
+from inspection.line.plan import Job
 from inspection.results import Inspection, Verdict
 
 Judge = Callable[[Sequence[Job]], list[Inspection]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 
 from inspection.cameras.camera import Camera
@@ -67,15 +68,17 @@ class Feeders:
             )
         camera.push(frame)
 
-    def check(self) -> None:
-        """Replaces cameras that hang."""
-        for feeder in list(self._feeders.values()):
-            feeder.check()
+    def check(self) -> int:
+        """Replaces cameras that hang; how many did."""
+        return sum(feeder.check() for feeder in list(self._feeders.values()))
 
     def stop(self) -> None:
-        """Stops all of them."""
-        for feeder in self._feeders.values():
-            feeder.stop()
+        """Stops all of them, at the same time."""
+        stoppers = [threading.Thread(target=feeder.stop, daemon=True) for feeder in self._feeders.values()]
+        for thread in stoppers:
+            thread.start()
+        for thread in stoppers:
+            thread.join()
 
     def facts(self) -> dict[str, dict[str, str | int | float | bool | None]]:
         """What is known of each view's camera."""

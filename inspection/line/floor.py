@@ -12,8 +12,9 @@ from inspection.control import Alarm
 from inspection.errors import InspectionError
 from inspection.line.clock import Clock, HandClock
 from inspection.line.crew import Crew, JudgingFailed
+from inspection.line.plan import Closed, Job, Whole
 from inspection.line.setup import Setup
-from inspection.line.tracker import Closed, Job, Tracker, Whole
+from inspection.line.tracker import Tracker
 from inspection.parts import Frame, Trigger, ViewResult
 from inspection.results import Inspection, Verdict
 

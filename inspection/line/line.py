@@ -23,18 +23,18 @@ from inspection.line.clock import Clock, MachineClock
 from inspection.line.feeders import Feeders
 from inspection.line.floor import Floor
 from inspection.line.outlets import Outlets
+from inspection.line.plan import Closed
 from inspection.line.recipes import Recipes, Transform
 from inspection.line.setup import Setup
 from inspection.line.times import Times
-from inspection.line.tracker import Closed
+from inspection.line.watchdog import Watchdog
 from inspection.parts import Frame, PartResult, Trigger
 from inspection.recipe.recipe import CameraTrigger, TimerTrigger
 from inspection.record.record import Record
 
 RECENT = 1024  # results that `wait` still finds
-WATCH = 0.25  # seconds between two looks of the watchdog
+IDLE = 0.25  # seconds between two looks of the timer while there is nothing for it to do
 MOST_MISSED = 100  # parts that one gap in a camera's count can open
-MOST_HUNG = 16  # threads that may be left to themselves before the process must be started anew
 
 
 class Line:
@@ -83,6 +83,7 @@ class Line:
         self._problem: InspectionError | None = None
         self._told = threading.Condition(self.floor.lock)  # a verdict was told, or the state changed
         self._ended = threading.Event()
+        self._closing = False
         self._recent: OrderedDict[int, PartResult] = OrderedDict()
         self._threads: list[threading.Thread] = []
 
@@ -104,7 +105,6 @@ class Line:
             self.outlets.close(0.0)
             raise
         self._number = self.record.next_number
-        self.opened = True
         self.outlets.start()
         for body in self.record.interrupted:
             self.outlets.tell(body)
@@ -113,15 +113,19 @@ class Line:
             self.alarm("interrupted", f"{count} parts were in flight when the line was killed; they are ERROR.")
         self.floor.use(setup)
         self.floor.start(setup.workers)
-        self._thread(self._watch, "watchdog")
+        watchdog = Watchdog(self.cameras, self.floor, alarm=self.alarm, renew=self._renew, fail=self._fail)
+        self._thread(lambda: watchdog.run(self._ended), "watchdog")
         self._thread(self._tick, "timer")
         self.cameras.use({view: one.camera for view, one in recipe.views.items()})
+        self.opened = True
         self._become(LineState.STOPPED)
 
     def close(self, drain: float = 10.0) -> None:
         """No new parts; those in flight get their verdicts, at the latest after `drain` seconds; then all is let go."""
-        if self._state is LineState.CLOSED:
-            return
+        with self.floor.lock:
+            if self._closing:
+                return
+            self._closing = True  # from now on nobody starts it
         self.stop()
         self.floor.end(drain, "stopped", "the line was stopped before it was judged.")
         self._ended.set()
@@ -198,7 +202,7 @@ class Line:
         with self.floor.lock:
             if self._state is LineState.RUNNING:
                 return
-            if self._state is not LineState.STOPPED:
+            if self._state is not LineState.STOPPED or self._closing:
                 raise NotReady(f"the line is {self._state}, and starts only when it is stopped.", where=self.name)
             for view in self._recipes.current.regions:
                 self.floor.lost(view, "the line was stopped.")
@@ -220,6 +224,8 @@ class Line:
 
     def change_over(self, recipe_id: str, *, wait: bool = False) -> None:
         """Loads and warms another recipe; it takes over between two parts. Raises ConfigInvalid, NotReady."""
+        if not self.opened or self._closing or self._state is LineState.FAILED:
+            raise NotReady(f"the line is {self._state} and changes to no recipe now.", where=self.name)
         path = self._recipes.claim(recipe_id, wait=wait)
         if wait:
             self._change(path)
@@ -299,12 +305,21 @@ class Line:
             opens = self._state is LineState.RUNNING and isinstance(by, CameraTrigger) and by.view in (None, view)
             if opens and view in setup.regions and not self.floor.tracker.awaited(view, frame, setup):
                 if setup.by == "order" and isinstance(by, CameraTrigger) and by.view == view:
-                    for _ in range(min(self.floor.tracker.missed(view, frame), MOST_MISSED)):
-                        self._open(setup, at=frame.received)  # parts that came by, and whose frames were lost
+                    for at in self._missed(view, frame):  # parts that came by, and whose frames were lost
+                        self._open(setup, at=at)
                 self._open(setup, at=frame.received, part=frame.part, lot=frame.lot, key=setup.key(frame))
             if self.recorder is not None:
                 self.recorder.frame(view, frame)
             self.floor.frame(view, frame, setup)
+
+    def _missed(self, view: str, frame: Frame) -> list[float]:
+        """When the exposures before this one were that did not arrive, as if evenly spread since the last that did: so
+        no later frame of another view lies in their windows."""
+        missed = min(self.floor.tracker.missed(view, frame), MOST_MISSED)
+        last = self.floor.tracker.last_received(view)
+        if last is None:
+            return [frame.received] * missed
+        return [last + (frame.received - last) * (index + 1) / (missed + 1) for index in range(missed)]
 
     def _tell(self, closed: Closed) -> None:
         whole = cast(Setup, closed.plan).result(closed, self.clock.now())
@@ -336,7 +351,7 @@ class Line:
     def _change_aside(self, path: Path) -> None:
         try:
             self._change(path)
-        except InspectionError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, a person must know that nothing has changed
             self.alarm("change-over-failed", f"{path.stem}: {error} The line goes on with the recipe that it has.")
 
     def _change(self, path: Path) -> None:
@@ -360,11 +375,14 @@ class Line:
     def _begin_anew(self) -> None:
         try:
             self._renew()
-        except InspectionError as error:
-            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - it stays FAILED, and says why
+            known = error if isinstance(error, InspectionError) else NotReady(f"models cannot be loaded: {error!r}.")
+            self._fail(known)
             return
-        self._problem = None
-        self._become(LineState.STOPPED)
+        with self.floor.lock:
+            self._problem = None
+            if not self._closing:
+                self._become(LineState.STOPPED)
 
     def _renew(self) -> None:
         """Loads the models anew; once more where another recipe took over meanwhile, which must not be taken back."""
@@ -382,29 +400,6 @@ class Line:
         self.outlets.state()
         return True
 
-    def _watch(self) -> None:
-        hung = 0
-        while not self._ended.wait(WATCH):
-            self.cameras.check()
-            given_up = self.floor.check()
-            if not given_up:
-                continue
-            hung += given_up
-            self.alarm("judging-hung", f"{given_up} network runs hung and were given up; their parts are ERROR.")
-            if hung > MOST_HUNG:
-                self._fail(
-                    NotReady(
-                        f"{hung} network runs hang in this process.",
-                        where=self.name,
-                        hint="Start the process anew; look at the device (`inspection doctor`).",
-                    )
-                )
-                continue
-            try:
-                self._renew()
-            except InspectionError as error:
-                self._fail(error)
-
     def _tick(self) -> None:
         """Makes a part every takt while the line runs by a recipe that says so. One thread from `open` to `close`: one
         for each `start` would be two after a quick stop and start, and after a change-over go on in the old takt."""
@@ -416,7 +411,7 @@ class Line:
                     self.trigger()
                     due += recipe.takt
                 else:
-                    self._told.wait(WATCH)
+                    self._told.wait(IDLE)
                     due = self.clock.now()
 
     def _fail(self, error: InspectionError) -> None:

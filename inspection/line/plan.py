@@ -1,4 +1,4 @@
-"""What the tracker must know of a recipe: how long, which views, and how frames find their part."""
+"""What the tracker must know of a recipe, and what it hands out: jobs, whole views, closed parts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from inspection.parts import Frame, ViewResult
-from inspection.results import Verdict
+from inspection.parts import Frame, Trigger, ViewResult
+from inspection.results import Inspection, Verdict
 
 
 class Joined(Protocol):
@@ -51,3 +51,38 @@ class Plan:
         if self.by == "trigger":
             return None if frame.trigger is None else str(frame.trigger)
         return frame.part
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One region of one view of one part, to be judged before `due`."""
+
+    part: int
+    view: str
+    region: int
+    frame: Frame
+    plan: Plan
+    due: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Whole:
+    """A view all of whose regions are judged: `Tracker.conclude` wants its result next."""
+
+    part: int
+    view: str
+    frame: Frame
+    plan: Plan
+    inspections: tuple[Inspection, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Closed:
+    """A part with its verdict. `frames` are those of its views that came."""
+
+    trigger: Trigger
+    plan: Plan
+    joined: Joined
+    frames: dict[str, Frame]
+    due: float
+    last_frame: float | None  # when the last of them was here

@@ -11,8 +11,7 @@ from inspection.control import RecipeInfo
 from inspection.errors import ConfigInvalid, InspectionError
 from inspection.inspector import Inspector
 from inspection.line.crew import failed
-from inspection.line.plan import Plan
-from inspection.line.tracker import Closed, Job, Whole
+from inspection.line.plan import Closed, Job, Plan, Whole
 from inspection.machine import usable_cores
 from inspection.modelfile import file_hash
 from inspection.parts import PartResult, ViewResult

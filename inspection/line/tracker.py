@@ -13,11 +13,10 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from inspection.line.plan import Joined, Plan
+from inspection.line.plan import Closed, Job, Plan, Whole
 from inspection.line.state import (
-    FATES,
     REMEMBERED,
     PartState,
     Stream,
@@ -26,44 +25,13 @@ from inspection.line.state import (
     exposed_late,
     in_window,
     pending,
+    unbalanced,
 )
 from inspection.parts import Frame, Trigger, ViewResult
 from inspection.results import Inspection, Verdict
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """One region of one view of one part, to be judged before `due`."""
-
-    part: int
-    view: str
-    region: int
-    frame: Frame
-    plan: Plan
-    due: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Whole:
-    """A view all of whose regions are judged: `Tracker.conclude` wants its result next."""
-
-    part: int
-    view: str
-    frame: Frame
-    plan: Plan
-    inspections: tuple[Inspection, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Closed:
-    """A part with its verdict. `frames` are those of its views that came."""
-
-    trigger: Trigger
-    plan: Plan
-    joined: Joined
-    frames: dict[str, Frame]
-    due: float
-    last_frame: float | None  # when the last of them was here
+STALE = 2  # so many frames in a row may be old, or not agree with the clocks; more say that the camera began anew
+LATE = 10  # so many in a row may be late
 
 
 class Tracker:
@@ -111,6 +79,7 @@ class Tracker:
         """A frame is here. `plan` is what new parts are judged by; it says how frames find their part."""
         stream = self._streams[view]
         stream.frames["received"] += 1
+        stream.received = frame.received
         if plan.by == "order":
             self._by_order(view, stream, frame, plan)
         else:
@@ -120,6 +89,10 @@ class Tracker:
         """How many frames the camera's count says were lost just before this one."""
         last = self._streams[view].last
         return 0 if last is None else max(0, frame.number - last - 1)
+
+    def last_received(self, view: str) -> float | None:
+        """When the last frame of this view was here."""
+        return self._streams[view].received
 
     def awaited(self, view: str, frame: Frame, plan: Plan) -> bool:
         """Whether a part in flight, or one that is just gone, would take this frame: then it opens no new one."""
@@ -141,15 +114,16 @@ class Tracker:
             if part.plan.by == "order":
                 self._fail(view, part, "camera-lost", reason)
         stream.skipped.clear()
+        stream.seen.clear()
         stream.last = stream.latest = stream.clock = None
 
     def take(self, now: float, most: int = 1) -> list[Job]:
-        """Jobs of the parts that are due first; several only where they are of one model. Each must come back."""
+        """Jobs of the parts that are due first; several only of one recipe and model. Each must come back."""
         jobs: list[Job] = []
         while self._jobs and len(jobs) < most:
             job = self._jobs[0][-1]
             view = self._open_view(job.part, job.view)
-            if view is not None and jobs and job.plan.models[job.view] != jobs[0].plan.models[jobs[0].view]:
+            if view is not None and jobs and not _together(job, jobs[0]):
                 break
             heapq.heappop(self._jobs)
             if view is not None:
@@ -171,8 +145,8 @@ class Tracker:
     def conclude(self, whole: Whole, result: ViewResult, now: float) -> None:
         """The result of a view. Separate from `judged`, because it takes time that no lock should be held for."""
         view = self._open_view(whole.part, whole.view)
-        if view is None:
-            return
+        if view is None or now >= self._parts[whole.part].due:
+            return  # too late: `finished` closes it, however late that may be called
         failed = any(one.verdict is Verdict.ERROR for one in whole.inspections)
         self._streams[whole.view].frames["failed" if failed else "judged"] += 1
         part = self._parts[whole.part]
@@ -233,52 +207,33 @@ class Tracker:
         return any(pending(view) for part in self._parts.values() if part.due <= by for view in part.views.values())
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """Of the line and of each view: parts by verdict; of each view also frames by fate."""
-        accounts = {"line": account(self.totals, len(self._parts))}
-        for name, stream in self._streams.items():
-            inside = sum(name in part.views for part in self._parts.values())
-            waiting = len(stream.early) + sum(
-                pending(part.views[name]) for part in self._parts.values() if name in part.views
-            )
-            accounts[f"view {name}"] = {
-                **account(stream.parts, inside),
-                **{fate: stream.frames[fate] for fate in ("received", *FATES)},
-                "waiting": waiting,
-            }
-        return accounts
+        """See `inspection.line.state.account`."""
+        return account(self.totals, self._streams, list(self._parts.values()))
 
     def check(self) -> str | None:
         """What does not balance, in one sentence; None: everything does."""
-        for name, counts in self.counters().items():
-            ended = sum(counts[verdict.value] for verdict in Verdict)
-            if counts["triggers"] != ended + counts["in_flight"]:
-                return f"{name}: {counts['triggers']} triggers, {ended} verdicts and {counts['in_flight']} in flight."
-            if "received" not in counts:
-                continue
-            ended = sum(counts[fate] for fate in FATES)
-            if counts["received"] != ended + counts["waiting"]:
-                return f"{name}: {counts['received']} frames, {ended} of them ended and {counts['waiting']} waiting."
-        return None
+        return unbalanced(self.counters())
 
     # -- frames find their part --------------------------------------------------------------------------------------
 
     def _by_order(self, view: str, stream: Stream, frame: Frame, plan: Plan) -> None:
-        if stream.last is not None and frame.number < stream.last - REMEMBERED:
-            self.lost(view, "the camera began to count anew.")  # it was switched off and on unnoticed
         if stream.last is not None and frame.number <= stream.last:
-            part = stream.skipped.pop(frame.number, None)
-            if frame.number in stream.seen:
-                stream.frames["duplicate"] += 1
-            elif part is None or self._mistimed(view, stream, part, frame) or not self._give(view, stream, part, frame):
-                stream.frames["late"] += 1
-            return
+            if self._give_skipped(view, stream, frame):
+                stream.stale = 0
+                return
+            stream.stale += 1
+            if stream.stale <= STALE and frame.number >= stream.last - REMEMBERED:
+                stream.frames["duplicate" if frame.number in stream.seen else "late"] += 1
+                return
+            self.lost(view, "the camera began to count anew.")  # it was switched off and on unnoticed
+        stream.stale = 0
         gap = self.missed(view, frame)
         lost = range(frame.number - min(gap, len(stream.waiting)), frame.number)
         stream.last = frame.number
         for number in lost:  # they were those of the parts that have waited longest
-            part = stream.waiting.popleft()
-            part.views[view].number = number
-            stream.skipped[number] = part  # perhaps it only comes out of order
+            missed = stream.waiting.popleft()
+            missed.views[view].number = number
+            stream.skipped[number] = missed  # perhaps it only comes out of order
         while len(stream.skipped) > REMEMBERED:
             stream.skipped.pop(next(iter(stream.skipped)))
         part = self._next(view, stream, frame.received)
@@ -315,16 +270,22 @@ class Tracker:
                 self._give(view, stream, part, frame)
                 return
 
+    def _give_skipped(self, view: str, stream: Stream, frame: Frame) -> bool:
+        """Whether the frame was only out of order, and its part still takes it."""
+        part = stream.skipped.pop(frame.number, None)
+        if part is None or frame.number in stream.seen or not in_window(part, frame.received):
+            return False
+        return not self._mistimed(view, stream, part, frame) and self._give(view, stream, part, frame)
+
     def _mistimed(self, view: str, stream: Stream, part: PartState, frame: Frame) -> bool:
         """Whether the frame was exposed for another trigger than this part's, and only now came through."""
         later = exposed_late(stream, part, frame)
         if abs(later) <= part.plan.window / 4:
             stream.mistimed = 0
             return False
-        if -part.plan.deadline < later < 0:
-            return True  # a late frame; many of them are no reason to doubt the clocks
         stream.mistimed += 1
-        if stream.mistimed > 2:  # what they were compared with was wrong: begin anew, and fail what is in flight
+        # A few late frames in a row are no reason to doubt the clocks.
+        if stream.mistimed > (LATE if -part.plan.deadline < later < 0 else STALE):
             self.lost(view, "the camera's clock and the triggers' do not agree.")
             stream.mistimed = 0
         return True
@@ -430,6 +391,9 @@ class Tracker:
         for result in joined.views:
             self._streams[result.view].parts[result.verdict.value] += 1
         frames = {name: mine.frame for name, mine in part.views.items() if mine.frame is not None}
+        for mine in part.views.values():  # a view may keep the part in mind for long, but not its pixels and maps
+            mine.frame, mine.result = None, None
+            mine.found.clear()
         return Closed(
             trigger=part.trigger,
             plan=part.plan,
@@ -448,3 +412,8 @@ class Tracker:
         mine = part.views[result.view]
         seconds = {name: round(value, 6) for name, value in times.items()}
         mine.result = replace(result, frame=mine.number, seconds=seconds)
+
+
+def _together(one: Job, other: Job) -> bool:
+    """Whether one network run may judge both: two recipes with one model may cut different regions."""
+    return one.plan is other.plan and one.plan.models[one.view] == other.plan.models[other.view]

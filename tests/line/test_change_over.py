@@ -14,9 +14,9 @@ import yaml
 from inspection.control import LineState
 from inspection.errors import ConfigInvalid
 from inspection.line.line import Line
+from inspection.line.plan import Job
 from inspection.line.recipes import Recipes
 from inspection.line.setup import Setup
-from inspection.line.tracker import Job
 from inspection.parts import PartResult
 from inspection.results import Inspection, Verdict
 from tests.line.plant import images, until

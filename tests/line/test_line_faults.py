@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from inspection.control import LineState, NotReady
-from inspection.line import feeder
-from inspection.line import line as line_module
+from inspection.line import feeder, watchdog
 from inspection.line.line import Line
+from inspection.line.plan import Job, Whole
 from inspection.line.setup import Setup
-from inspection.line.tracker import Job, Whole
 from inspection.parts import PartResult, ViewResult
 from inspection.results import Inspection, Verdict
 from tests.line.plant import until
@@ -254,7 +253,7 @@ def test_a_network_run_that_hangs_is_given_up_and_the_session_made_anew(
 def test_a_line_whose_networks_hang_again_and_again_fails_and_a_reset_makes_it_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line_module, "MOST_HUNG", 1)
+    monkeypatch.setattr(watchdog, "MOST_HUNG", 1)
     scene, hanging = Scene(), Hanging(monkeypatch)
     with Line(one_view(tmp_path, work=WORK), camera=scene.camera) as line:
         opened(line)

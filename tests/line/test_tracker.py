@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.world import PIXELS, Faults, World, worst
-from inspection.line.plan import Plan
-from inspection.line.tracker import Closed, Tracker
+from inspection.line.plan import Closed, Plan
+from inspection.line.tracker import Tracker
 from inspection.parts import Frame, Trigger, ViewResult
 from inspection.results import Inspection, Verdict
 
