@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -158,9 +159,11 @@ class OpcUaOptions(OutputOptions):
     """An OPC UA server with the Machine Vision companion specification, OPC 40100-1 (extra `opcua`).
 
     Attributes:
-        security: endpoints that are offered. users_env: environment variable with `name:password` pairs, separated by
-            commas. certificate, key: of the server; None: made at first start and kept in `store`.
-        trusted: folder of client certificates that may connect and of users' certificates; None: any client.
+        security: endpoints that are offered; without `none` where there is `trusted`. users_env: environment variable
+            with `name:password` pairs, separated by commas. certificate, key: of the server; None: made at first start
+            and kept in `store`.
+        trusted: folder of client certificates that may connect and of users' certificates; None: any client. A client
+            on `none` shows no certificate, so the two exclude each other.
         anonymous: whether a client without a user may connect; None: only where there are no users. Where there are
             users, it may read and listen, but call no method.
         results: the latest so many can be asked for by their id.
@@ -181,6 +184,43 @@ class OpcUaOptions(OutputOptions):
     store: Path = Path("opcua")
     trusted: Path | None = None
     results: Count = 1000
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_is_no_default_beside_trusted(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("trusted") is not None and "security" not in given:
+            return {**given, "security": ("sign", "encrypt")}
+        return given
+
+    @model_validator(mode="after")
+    def _trusted_by_certificate(self) -> Self:
+        if self.trusted is not None and "none" in self.security:
+            raise ValueError(
+                "`security` offers `none`, where clients show no certificate, and `trusted` admits certificates alone: "
+                "take `none` or `trusted` out"
+            )
+        return self
+
+    @property
+    def unprotected(self) -> str | None:
+        """What others than this machine may do to this server without anybody knowing who they are, in words; None:
+        nothing."""
+        try:
+            loopback = ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            loopback = self.host == "localhost"
+        if loopback or self.trusted is not None:
+            return None
+        if self.users_env is None:
+            return (
+                "lets any client command the line: whoever is in that network can stop it. Set `trusted` or `users_env`"
+            )
+        if set(self.security) == {"none"}:
+            return (
+                "is neither signed nor encrypted: whoever is in that network can read and change what goes over it. "
+                "Offer `sign` and `encrypt`"
+            )
+        return None
 
 
 AnyOutput = Annotated[

@@ -142,13 +142,14 @@ def _match(recipe: Recipe, report: Report) -> None:
             report.error(("match", "by"), "a timer knows no serial of the part.", "Use `by: order`.")
     if match.window is not None and match.window > recipe.deadline:
         report.warning(("match", "window"), "is longer than the deadline, after which no frame is of use.")
-    elif match.by == "order" and match.window is not None and match.window > recipe.takt:
+    elif match.by == "order" and match.window is not None and match.window + match.early > recipe.takt:
         report.warning(
             ("match", "window"),
-            "is longer than the takt: after a lost exposure the next part's frame is taken for the part before.",
-            "Make it no longer than the takt.",
+            "is with `early` longer than the takt: after a lost exposure the next part's frame is taken for the part "
+            "before.",
+            "Make both together no longer than the shortest time between two parts.",
         )
-    if match.by == "order" and match.early >= recipe.takt:
+    if match.by == "order" and (match.early >= recipe.takt or recipe.window <= 0):
         report.error(
             ("match", "early"),
             "a frame may come a whole takt before its trigger: then it may as well be the part before's.",
@@ -203,6 +204,9 @@ def _output(index: int, output: AnyOutput, recipe: Recipe, cards: dict[str, Mode
             f"listens at {output.host} alone: a PLC on another machine cannot reach it.",
             "Write the address of the network interface that faces the PLC.",
         )
+    if isinstance(output, OpcUaOptions) and (weakness := output.unprotected):
+        what, _, mend = weakness.rpartition(". ")
+        report.warning(key, f"{what}.", f"{mend}.")
     if isinstance(output, ModbusOptions):
         if output.acknowledge is not None and output.acknowledge > recipe.takt:
             report.warning(

@@ -23,7 +23,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from inspection.errors import ConfigInvalid, MissingExtra
 from inspection.outputs.opcua import OpcUaSink
-from inspection.outputs.opcua.security import unprotected
 from inspection.outputs.options import OpcUaOptions
 from tests.outputs.opcua_client import CAUSE, Peer, start_arguments
 from tests.outputs.scripted_line import ScriptedLine
@@ -312,22 +311,80 @@ def test_what_cannot_be_carried_out_is_refused_at_the_start(
 
 
 @pytest.mark.parametrize(
-    ("host", "security", "expected"),
+    ("host", "security", "users", "expected"),
     [
-        ("0.0.0.0", ("none",), True),
-        ("::", ("none",), True),
-        ("192.168.7.1", ("none",), True),
-        ("line7.plant", ("none",), True),
-        ("192.168.7.1", ("none", "encrypt"), False),
-        ("127.0.0.1", ("none",), False),
-        ("::1", ("none",), False),
-        ("localhost", ("none",), False),
+        ("0.0.0.0", ("none",), None, "any client command"),
+        ("::", ("none",), None, "any client command"),
+        ("192.168.7.1", ("none",), None, "any client command"),
+        ("line7.plant", ("none",), None, "any client command"),
+        ("192.168.7.1", ("none", "encrypt"), None, "any client command"),  # `encrypt` keeps nobody off `none`
+        ("192.168.7.1", None, None, "any client command"),
+        ("192.168.7.1", ("encrypt",), None, "any client command"),  # with any certificate that it made itself
+        ("192.168.7.1", ("none",), USERS, "neither signed nor encrypted"),
+        ("192.168.7.1", ("none", "encrypt"), USERS, None),
+        ("127.0.0.1", ("none",), None, None),
+        ("::1", ("none",), None, None),
+        ("localhost", ("none",), None, None),
     ],
 )
 def test_a_server_without_protection_is_told_where_others_can_reach_it(
-    host: str, security: tuple[Literal["none", "sign", "encrypt"], ...], expected: bool
+    host: str,
+    security: tuple[Literal["none", "sign", "encrypt"], ...] | None,
+    users: str | None,
+    expected: str | None,
 ) -> None:
-    assert unprotected(OpcUaOptions(kind="opcua", host=host, security=security)) is expected
+    given: dict[str, Any] = {} if security is None else {"security": security}
+    told = OpcUaOptions(kind="opcua", host=host, users_env=users, **given).unprotected
+    assert (told is None) == (expected is None)
+    assert expected is None or expected in (told or "")
+    assert OpcUaOptions(kind="opcua", host=host, trusted=Path("trusted")).unprotected is None
+
+
+def test_an_anonymous_command_that_others_can_give_is_alarmed_at_the_start(tmp_path: Path) -> None:
+    with ScriptedLine() as line:
+        # A name that stands for loopback, so that nobody else is let in here; which the server cannot know.
+        sink = OpcUaSink(OpcUaOptions(kind="opcua", host="127.1", port=0, store=tmp_path), line, "line", line.alarm)
+        sink.open()
+        try:
+            # It is true: nobody has said who they are.
+            asyncio.run(command(Peer(sink.url)))
+            assert [text for code, text in line.alarms if code == "opcua-unprotected"]
+        finally:
+            sink.close()
+
+
+def test_trusted_certificates_and_a_door_without_certificates_exclude_each_other(tmp_path: Path) -> None:
+    for security in (["none"], ["none", "encrypt"]):
+        with pytest.raises(ValueError, match="`none`, where clients show no certificate"):
+            OpcUaOptions.model_validate({"kind": "opcua", "trusted": tmp_path, "security": security})
+    assert OpcUaOptions(kind="opcua", trusted=tmp_path).security == ("sign", "encrypt")
+    assert OpcUaOptions(kind="opcua").security == ("none", "sign", "encrypt")
+
+
+@pytest.fixture
+def admits(plant: Plant, tmp_path: Path) -> Iterator[OpcUaSink]:
+    """A server with nothing but `trusted`: neither users nor `security` are stated."""
+    options = OpcUaOptions(kind="opcua", port=0, store=tmp_path / "store", trusted=plant.folder / "trusted")
+    sink = OpcUaSink(options, plant.line, "line", plant.line.alarm)
+    sink.open()
+    yield sink
+    sink.close()
+
+
+def secured(plant: Plant, folder: Path, name: str) -> str:
+    certificate, key = plant.certificates[name]
+    return f"Basic256Sha256,SignAndEncrypt,{certificate},{key},{folder / 'store' / 'certificate.der'}"
+
+
+def test_where_certificates_are_trusted_a_client_without_one_gets_no_session(
+    plant: Plant, admits: OpcUaSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(command(Peer(admits.url, security=secured(plant, tmp_path, "plc"))))
+    refused(ua.uaerrors.BadCertificateUntrusted, Peer(admits.url, security=secured(plant, tmp_path, "stranger")))
+    refused(ua.UaError, Peer(admits.url))  # no such endpoint is offered
+    # One that goes on all the same.
+    monkeypatch.setattr(Client, "find_endpoint", staticmethod(lambda endpoints, *_: endpoints[0]))
+    refused(ua.uaerrors.BadSecurityModeInsufficient, Peer(admits.url))
 
 
 def test_without_the_package_the_error_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

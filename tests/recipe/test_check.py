@@ -223,6 +223,17 @@ def test_an_error_is_found_with_its_key_and_its_line(
     assert any(f"{part}:" in written for part in key.split(".")) or written.strip().startswith("-")
 
 
+def test_trusted_certificates_beside_a_door_without_certificates_are_refused_with_their_line(write: Write) -> None:
+    opcua = {"kind": "opcua", "host": "10.0.0.1", "trusted": "trusted", "security": ["none", "sign"]}
+    path = write({"outputs": [GATE, opcua]})
+    (finding,) = check_file(path)
+    assert finding.level == "error"
+    assert "`none`, where clients show no certificate" in finding.what
+    assert path.read_text().splitlines()[int(finding.where.rpartition(":")[2]) - 1].startswith("-")
+    del opcua["security"]
+    assert [finding.key for finding in check_file(write({"outputs": [GATE, opcua]}))] == []
+
+
 WARNINGS: list[tuple[str, dict[str, Any], str, str]] = [
     ("no operating point", {"views.top.model": "models/pointless.onnx"}, "views.top.model", "every part is REVIEW"),
     (
@@ -269,6 +280,12 @@ WARNINGS: list[tuple[str, dict[str, Any], str, str]] = [
     ("a gate without lead", {"outputs": [{**GATE, "lead": 0}]}, "outputs.0.gate", "lead"),
     ("no gate", {"outputs": [{**GATE, "gate": False}]}, "outputs", "gate"),
     ("no output", {"outputs": []}, "outputs", "nobody"),
+    (
+        "a server that anybody may command",
+        {"outputs": [GATE, {"kind": "opcua", "host": "10.0.0.1"}]},
+        "outputs.1",
+        "Set `trusted` or `users_env`",
+    ),
     ("a server that no PLC reaches", {"outputs": [{**GATE, "host": "127.0.0.1"}]}, "outputs.0.host", "another machine"),
     ("a slow acknowledgement", {"outputs": [{**GATE, "acknowledge": "2s"}]}, "outputs.0.acknowledge", "takt"),
     (

@@ -89,15 +89,6 @@ def read_users(options: OpcUaOptions) -> dict[str, bytes]:
     return users
 
 
-def unprotected(options: OpcUaOptions) -> bool:
-    """Whether others than this machine reach a server that neither signs nor encrypts."""
-    try:
-        loopback = ipaddress.ip_address(options.host).is_loopback
-    except ValueError:
-        loopback = options.host == "localhost"
-    return not loopback and set(options.security) == {"none"}
-
-
 class Gate(InternalServer):  # type: ignore[misc]
     """asyncua's inner server with this module's rules."""
 
@@ -228,9 +219,13 @@ class GuardedSession(InternalSession):  # type: ignore[misc]
         gate: Gate = self.iserver
         if not peer_certificate and "none" not in gate.options.security:
             raise ServiceError(ua.StatusCodes.BadSecurityModeInsufficient)
-        if peer_certificate and gate.options.trusted is not None and not gate.trusts(peer_certificate):
-            gate.keep_rejected(peer_certificate)
-            raise ServiceError(ua.StatusCodes.BadCertificateUntrusted)
+        if gate.options.trusted is not None:
+            if not peer_certificate:
+                gate.warn("opcua-client-refused", "OPC UA: a client without a certificate was refused.")
+                raise ServiceError(ua.StatusCodes.BadSecurityModeInsufficient)
+            if not gate.trusts(peer_certificate):
+                gate.keep_rejected(peer_certificate)
+                raise ServiceError(ua.StatusCodes.BadCertificateUntrusted)
         return super().activate_session(params, peer_certificate)
 
     async def close_session(self, delete_subs: bool = True) -> None:

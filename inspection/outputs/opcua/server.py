@@ -16,7 +16,7 @@ from inspection.outputs.opcua.events import Conditions, Emitter
 from inspection.outputs.opcua.machine import Machine
 from inspection.outputs.opcua.methods import Methods
 from inspection.outputs.opcua.results import SOFTWARE
-from inspection.outputs.opcua.security import Gate, application_uri, own_certificate, read_certificates, unprotected
+from inspection.outputs.opcua.security import Gate, application_uri, own_certificate, read_certificates
 from inspection.outputs.opcua.space import Space
 from inspection.outputs.options import OpcUaOptions
 from inspection.outputs.sink import DeliveryFailed, Message
@@ -134,12 +134,8 @@ class VisionServer:
             await self._machine.follow_line()
 
     def _warn(self, server: Server) -> None:
-        if unprotected(self._options):
-            self._alarm(
-                "opcua-unprotected",
-                f"OPC UA at {self.url} is neither signed nor encrypted: whoever is in that network can read it, and "
-                "may command the line. Offer `sign` and `encrypt`.",
-            )
+        if weakness := self._options.unprotected:
+            self._alarm("opcua-unprotected", f"OPC UA at {self.url} {weakness}.")
         certificate = uacrypto.x509_from_der(uacrypto.der_from_x509(server.iserver.certificate))
         ends = certificate.not_valid_after_utc
         if ends - datetime.datetime.now(datetime.UTC) < EXPIRES_SOON:
