@@ -21,11 +21,11 @@ from inspection.outputs.notices import Notices
 from inspection.outputs.options import OutputOptions
 from inspection.outputs.sink import DeliveryFailed, DeliveryRefused, Message
 from inspection.outputs.spool import Spool
+from inspection.outputs.waiting import FOREVER, Waiting
 
 Outcome = BaseException | None
 State = Literal["connected", "trying", "away"]
 
-_FOREVER = float("inf")
 _DISK_EVERY = 1.0  # seconds between two tries of a disk that is full, and between two `fdatasync`
 _LONGEST_ASKED = 3600.0  # seconds that the other side may ask us to wait
 _RECENT = 64  # stored messages that are also kept in memory, so that a sink that keeps up gets them with their result
@@ -70,14 +70,15 @@ class Dispatch:
         self._spool = spool
         self._chance = chance or random.Random()
         self._lock = threading.Lock()
-        self._memory: deque[Message] = deque()  # what waits in memory, oldest first
+        self._memory = Waiting(options)
         self._storing: list[Message] = []  # what is being written to the spool
         self._recent: deque[Message] = deque()  # the newest of the spool's messages
         self._stored = len(spool) if spool else 0  # messages in the spool
         self._try: Try | None = None
         self._encoder: int | None = None
-        self._earliest = _FOREVER  # no deadline in memory is before this
-        self._opened = self._closed = self._away = self._retrying = False
+        self._opened = self._closed = self._away = False
+        # What failed last, by time and number, with a deadline and without: one of the other sort may go in between.
+        self._to_repeat: dict[bool, tuple[float, int]] = {}
         self._failures = 0  # in a row
         self._next_try = 0.0
         self._disk_broken = False
@@ -92,18 +93,13 @@ class Dispatch:
     # -- from any thread -----------------------------------------------------------------------------------------
 
     def put(self, message: Message) -> None:
-        """Takes a message. The queue of a gate that is full drops it, for those before it are wanted sooner; a
-        reporting output, which only comes to this when its disk is full, drops the oldest."""
+        """Takes a message. What a full queue loses for it, `Waiting.put` says; a reporting output only comes to that
+        when its disk is full."""
         with self._lock:
             self._taken += 1
-            if self._closed or (self._options.gate and len(self._memory) >= self._options.queue):
-                self._lose("dropped", message)
-                return
-            if len(self._memory) >= self._options.queue:
-                self._lose("dropped", self._memory.popleft())
-            self._memory.append(message)
-            if message.deadline is not None:
-                self._earliest = min(self._earliest, message.deadline)
+            lost = message if self._closed else self._memory.put(message)
+            if lost is not None:
+                self._lose("dropped", lost)
 
     def turn(self, encoder: int) -> None:
         """The belt's encoder stands at this count."""
@@ -154,12 +150,11 @@ class Dispatch:
         with self._lock:
             if oldest is not None:
                 self._try = Try(oldest, ends, stored=True)
-            elif (index := self._ready(now)) is not None:
-                self._try = Try(self._memory[index], ends)
-                del self._memory[index]
-            if self._try is not None and self._retrying:
-                self._retried += 1
-                self._retrying = False
+            elif self._from_memory and (message := self._memory.take(now, self._encoder)) is not None:
+                self._try = Try(message, ends)
+            if self._try is not None and self._try.message is not None:
+                sort, key = _sort_and_key(self._try.message)
+                self._retried += self._to_repeat.pop(sort, None) == key
             return self._try
 
     def done(self, error: Outcome, now: float, *, lost: bool = False) -> None:
@@ -194,23 +189,20 @@ class Dispatch:
     def wake(self, now: float, *, free: bool = True) -> float:
         """When to `step` again although nothing happens: monotonic seconds, or infinity."""
         with self._lock:
-            times = [_FOREVER]
+            times = [FOREVER]
             times += self._notices.due(now)
-            if self._options.gate:
-                times.append(self._earliest)
+            times.append(self._memory.earliest)
             if self._disk_broken and self._memory and not (self._try is not None and self._try.from_memory):
                 times.append(self._disk_next)
             if self._try is not None:
                 times.append(self._try.ends)
                 if self._options.gate and self._try.message is not None and not self._try.counted:
-                    times.append(_FOREVER if self._try.message.deadline is None else self._try.message.deadline)
+                    times.append(FOREVER if self._try.message.deadline is None else self._try.message.deadline)
             elif free:
-                if not self._opened or self._stored or self._ready(now) is not None:
+                if not self._opened or self._stored or self._ready(now):
                     times.append(self._next_try)
-                elif self._options.hold is not None and self._options.hold.after is not None:
-                    results = (message.result for message in self._memory if message.result is not None)
-                    if (first := next(results, None)) is not None:
-                        times.append(first.trigger.at + self._options.hold.after)
+                elif self._from_memory:
+                    times.append(self._memory.held_until())
             return min(times)
 
     def alarms(self) -> list[tuple[str, str]]:
@@ -238,8 +230,8 @@ class Dispatch:
         self._store(now)
         with self._lock:
             self._expire(now)
-            while self._memory:
-                self._lose("dropped", self._memory.popleft())
+            for message in self._memory.take_all():
+                self._lose("dropped", message)
             self._notices.say_losses(now, all_of_them=True)
         if self._spool is not None:
             self._spool.close()
@@ -251,25 +243,13 @@ class Dispatch:
         alone = call is not None and call.message is not None and not call.stored and not call.counted
         return len(self._memory) + len(self._storing) + self._stored + alone
 
-    def _ready(self, now: float) -> int | None:
-        """Index of the next message in memory that may go: the oldest, or with `hold` the oldest that is not held."""
-        if self._spool is not None and not self._disk_broken:
-            return None  # it goes to the spool first
-        hold = self._options.hold
-        held = False
-        for index, message in enumerate(self._memory):
-            result = message.result
-            if hold is None or result is None:
-                return index
-            if held:
-                continue
-            if hold.after is not None:
-                held = now < result.trigger.at + hold.after
-            elif hold.encoder is not None:
-                held = not _reached(self._encoder, result.trigger.encoder, hold.encoder)
-            if not held:
-                return index
-        return None
+    @property
+    def _from_memory(self) -> bool:
+        """Whether messages go straight from memory; else they go to the spool first."""
+        return self._spool is None or self._disk_broken
+
+    def _ready(self, now: float) -> bool:
+        return self._from_memory and self._memory.ready(now, self._encoder) is not None
 
     def _settle(self, call: Try, message: Message, error: Outcome, now: float) -> None:
         if call.stored and (error is None or isinstance(error, DeliveryRefused)):
@@ -277,7 +257,7 @@ class Dispatch:
             self._trim_recent()
         if call.counted:
             return
-        if self._is_late(message, now):
+        if self._memory.is_late(message, now):
             self._lose("late", message)
         elif error is None:
             self._delivered += 1
@@ -286,31 +266,24 @@ class Dispatch:
         elif call.pushed_out:
             self._lose("dropped", message)
         else:
-            self._retrying = True
+            sort, key = _sort_and_key(message)
+            self._to_repeat[sort] = key
             if call.from_memory:
-                self._memory.appendleft(message)
-                if message.deadline is not None:
-                    self._earliest = min(self._earliest, message.deadline)
-
-    def _is_late(self, message: Message, now: float) -> bool:
-        return self._options.gate and message.deadline is not None and message.deadline <= now
+                self._memory.put_back([message])
 
     def _expire(self, now: float) -> None:
         """Counts what is late; that may also be what is just being delivered, should it arrive all the same."""
         call = self._try
-        if call is not None and call.message is not None and not call.counted and self._is_late(call.message, now):
+        if (
+            call is not None
+            and call.message is not None
+            and not call.counted
+            and self._memory.is_late(call.message, now)
+        ):
             call.counted = True
             self._lose("late", call.message)
-        if not self._options.gate or now < self._earliest:
-            return
-        kept: deque[Message] = deque()
-        for message in self._memory:
-            if self._is_late(message, now):
-                self._lose("late", message)
-            else:
-                kept.append(message)
-        self._memory = kept
-        self._earliest = min((m.deadline for m in kept if m.deadline is not None), default=_FOREVER)
+        for message in self._memory.take_late(now):
+            self._lose("late", message)
 
     def _lose(self, sort: Literal["late", "dropped", "refused"], message: Message, why: str = "") -> None:
         if sort == "late":
@@ -334,8 +307,7 @@ class Dispatch:
             # What is in hand from memory is older than the rest, and comes back to memory if it fails.
             if self._try is not None and self._try.from_memory:
                 return
-            self._storing = list(self._memory)
-            self._memory.clear()
+            self._storing = self._memory.take_all()
         broken: OSError | None = None
         written = False
         while self._storing and broken is None:
@@ -354,10 +326,10 @@ class Dispatch:
                     self._count_stored(message, pushed_out)
         with self._lock:
             if self._storing:
-                self._memory.extendleft(reversed(self._storing))
+                self._memory.put_back(self._storing)
                 self._storing = []
-                while len(self._memory) > self._options.queue:
-                    self._lose("dropped", self._memory.popleft())
+                while (lost := self._memory.drop_oldest()) is not None:
+                    self._lose("dropped", lost)
             if broken is not None or written:
                 self._say_disk(broken, now)
 
@@ -440,8 +412,5 @@ class Dispatch:
         self._disk_broken = error is not None
 
 
-def _reached(encoder: int | None, trigger: int | None, distance: int) -> bool:
-    """Whether the belt has gone `distance` counts since the trigger; a count of 32 bits may have wrapped meanwhile."""
-    if encoder is None or trigger is None:
-        return False
-    return (encoder - trigger - distance) % 2**32 < 2**31
+def _sort_and_key(message: Message) -> tuple[bool, tuple[float, int]]:
+    return message.deadline is not None, (message.wall, message.sequence)

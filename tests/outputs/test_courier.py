@@ -217,6 +217,7 @@ def test_a_verdict_that_is_late_for_the_gate_is_alarmed_at_once_and_never_sent(d
     sink = Sink(lambda one: one.sequence == 0 and release.wait(60))
     courier = desk(sink, gate=True)
     courier.put(message(0))
+    wait_for(lambda: sink.threads)  # it hangs there before the verdicts come
     now = time.monotonic()
     for number in (1, 2):
         courier.put(result(number, at=now, deadline=now + 0.05))

@@ -11,7 +11,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from inspection.outputs.dispatch import Dispatch, Try
@@ -188,6 +188,33 @@ class Gate(Line):
             counters = self.dispatch.counters()
             assert counters["late"] == 0 or "output-late" in self.alarms
             assert counters["dropped"] == 0 or "output-dropped" in self.alarms
+
+
+class MixedGate(Gate):
+    """The same while alarms and states come in swarms, as they do when something breaks."""
+
+    @rule(count=st.integers(1, 8), kind=st.sampled_from(["alarm", "state"]))
+    def told(self, count: int, kind: str) -> None:
+        for _ in range(count):
+            self.number += 1
+            self.taken.append(message(self.number, kind))
+            self.dispatch.put(self.taken[-1])
+        self.run()
+
+    @invariant()
+    def nothing_is_handed_out_early_late_or_out_of_order(self) -> None:
+        super().nothing_is_handed_out_early_late_or_out_of_order()
+        others = [m.sequence for m in self.confirmed if m.deadline is None]
+        assert others == sorted(set(others))
+
+    def teardown(self) -> None:
+        if hasattr(self, "dispatch"):
+            self.dispatch.turn(self.encoder + 100)
+            self.let_all_go()
+            counters = self.dispatch.counters()
+            assert counters["late"] == 0 or "output-late" in self.alarms
+            if counters["dropped"] > sum(m.kind == "alarm" for m in self.taken):
+                assert "output-dropped" in self.alarms
 
 
 class Report(Line):
@@ -466,6 +493,88 @@ def test_a_part_whose_encoder_count_never_comes_is_late_and_an_alarm_passes_it()
     assert dispatch.counters()["delivered"] == 1
 
 
+def connected_gate(**options: Any) -> Dispatch:
+    dispatch = Dispatch(OutputOptions(gate=True, **options), name="gate", spool=None)
+    dispatch.step(0.0)
+    dispatch.done(None, 0.0)
+    return dispatch
+
+
+def test_after_an_outage_the_gate_gets_its_verdicts_before_what_was_told_meanwhile() -> None:
+    dispatch = connected_gate(retry_after=0.5, retry_at_most=0.5)
+    dispatch.put(message(1))
+    assert dispatch.step(0.0) is not None
+    dispatch.done(DeliveryFailed("away"), 0.0)
+    for number in range(2, 6):
+        dispatch.put(message(number, "alarm"))
+    for number in range(6, 9):
+        dispatch.put(result(number, deadline=2.0))
+    assert deliver_all(dispatch, 1.0) == [6, 7, 8, 1, 2, 3, 4, 5]
+    counters = dispatch.counters()
+    assert (counters["late"], counters["dropped"], counters["retried"], counters["failed"]) == (0, 0, 1, 1)
+
+
+def test_alarms_that_fill_the_gates_queue_are_dropped_for_verdicts_and_counted() -> None:
+    dispatch = connected_gate(queue=4)
+    for number in range(1, 7):
+        dispatch.put(message(number, "alarm"))
+    for number in range(7, 10):
+        dispatch.put(result(number, deadline=2.0))
+    assert dispatch.counters()["dropped"] == 5
+    assert deliver_all(dispatch, 1.0) == [7, 8, 9, 4]
+
+
+def test_a_gates_queue_full_of_verdicts_keeps_those_that_are_wanted_first() -> None:
+    dispatch = connected_gate(queue=3)
+    for number in range(1, 6):
+        dispatch.put(result(number, deadline=2.0))
+    dispatch.put(message(6, "state"))
+    assert dispatch.counters()["dropped"] == 3
+    assert deliver_all(dispatch, 1.0) == [1, 2, 3]
+
+
+@given(
+    sent=st.lists(
+        st.tuples(st.sampled_from(["result", "alarm", "state"]), st.sampled_from([0.05, 100.0])), max_size=40
+    ),
+    queue=st.integers(1, 8),
+)
+def test_of_mixed_kinds_the_gate_gets_after_an_outage_what_a_plain_list_says(
+    sent: list[tuple[str, float]], queue: int
+) -> None:
+    """The other side cannot be reached while all are put, one each 10 ms."""
+    dispatch = Dispatch(OutputOptions(gate=True, queue=queue), name="gate", spool=None)
+    verdicts: list[tuple[int, float]] = []
+    others: list[int] = []
+    late = dropped = 0
+    for number, (kind, within) in enumerate(sent):
+        now = number * 0.01
+        if dispatch.step(now) is not None:
+            dispatch.done(DeliveryFailed("away"), now)
+        late += sum(deadline <= now for _, deadline in verdicts)
+        verdicts = [(one, deadline) for one, deadline in verdicts if deadline > now]
+        if len(verdicts) + len(others) == queue and others and kind == "result":
+            del others[0]
+            dropped += 1
+        full = len(verdicts) + len(others) == queue
+        dropped += full
+        if kind == "result":
+            dispatch.put(result(number, deadline=now + within))
+            verdicts += [] if full else [(number, now + within)]
+        else:
+            dispatch.put(message(number, kind))
+            others += [] if full else [number]
+        assert accounted(dispatch.counters())
+    assert dispatch.step(50.0) is not None
+    dispatch.done(None, 50.0)
+    late += sum(deadline <= 50.0 for _, deadline in verdicts)
+    expected = [number for number, deadline in verdicts if deadline > 50.0] + others
+    assert deliver_all(dispatch, 50.0) == expected
+    counters = dispatch.counters()
+    assert accounted(counters)
+    assert (counters["late"], counters["dropped"], counters["delivered"]) == (late, dropped, len(expected))
+
+
 def test_what_is_held_for_a_time_goes_at_that_time_after_the_trigger_in_order() -> None:
     options = OutputOptions(gate=True, hold=Hold(after=0.8))
     dispatch = Dispatch(options, name="gate", spool=None)
@@ -480,9 +589,10 @@ def test_what_is_held_for_a_time_goes_at_that_time_after_the_trigger_in_order() 
     assert deliver_all(dispatch, 11.0) == [2]
 
 
-for machine in (Gate, Report, SmallReport):
+for machine in (Gate, MixedGate, Report, SmallReport):
     machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 TestGate = Gate.TestCase
+TestMixedGate = MixedGate.TestCase
 TestReport = Report.TestCase
 TestSmallReport = SmallReport.TestCase
