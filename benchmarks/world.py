@@ -93,7 +93,7 @@ class World:
             models=dict.fromkeys(self.views, "model"),
             deadline=self.deadline,
             lead=0.0,
-            window=self.takt if self.by == "order" else self.deadline,
+            window=0.75 * self.takt - self.early if self.by == "order" else self.deadline,
             early=self.early,
             by=self.by,  # type: ignore[arg-type]
             join=worst,

@@ -73,7 +73,6 @@ class Feeder:
     def start(self) -> None:
         """Begins to connect, and returns."""
         self._begin()
-        self._thread(self._trigger, f"trigger-{self.view}")
 
     def pulse(self) -> None:
         """One exposure, where the camera exposes by software; returns at once."""
@@ -85,9 +84,8 @@ class Feeder:
         if self._stop.is_set() or self.state is Feed.ENDED or time.monotonic() - self._beat < HANG:
             return False
         self.hung += 1
-        old = self.camera
-        if old is not None:  # may hang as well
-            threading.Thread(target=old.stop, name=f"release-{self.view}", daemon=True).start()
+        if (old := self.camera) is not None:  # it may hang as well
+            self._thread(old.stop, f"release-{self.view}")
         self._on_lost(self.view, "the camera hung.")
         self._alarm("camera-hung", f"{self.view}: the camera did not answer for {HANG:g} s and is opened anew.")
         self._begin()
@@ -97,9 +95,9 @@ class Feeder:
         """Stops the camera and its threads."""
         self._stop.set()
         self._pulses.release()
-        if self.camera is not None:
-            self.camera.stop()
         end = time.monotonic() + timeout
+        if (camera := self.camera) is not None:  # it may hang as well
+            self._thread(camera.stop, f"release-{self.view}")
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
         self.state = Feed.STOPPED
@@ -116,9 +114,12 @@ class Feeder:
 
     def _begin(self) -> None:
         self._run += 1
+        self._pulses.release()  # the thread that triggered before ends
         self._beat = time.monotonic()
         run = self._run
+        self._pulses = pulses = threading.Semaphore(0)  # what piled up before is not exposed now
         self._thread(lambda: self._feed(run), f"camera-{self.view}")
+        self._thread(lambda: self._trigger(run, pulses), f"trigger-{self.view}")
 
     def _feed(self, run: int) -> None:
         wait, told = RETRY, False
@@ -181,10 +182,10 @@ class Feeder:
             if self._silence is not None and not camera.triggered and now - last > self._silence:
                 raise CameraLost(f"no frame for {now - last:.1f} s.", where=self.view)
 
-    def _trigger(self) -> None:
+    def _trigger(self, run: int, pulses: threading.Semaphore) -> None:
         while True:
-            self._pulses.acquire()
-            if self._stop.is_set():
+            pulses.acquire()
+            if self._over(run):
                 return
             camera = self.camera
             if camera is None or self.state is not Feed.STREAMING:

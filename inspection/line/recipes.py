@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from inspection.control import NotReady, RecipeInfo
@@ -89,6 +90,13 @@ class Recipes:
                     hint="Give both recipes the same, or restart the line with this one.",
                 )
         setup = set_up(loaded, self._models, self._info(loaded))
+        if setup.by != self.current.by:
+            raise ConfigInvalid(
+                f"its frames find their part by `{setup.by}`, and those of the running recipe by `{self.current.by}`: "
+                "frames on their way would go to the wrong part.",
+                where=loaded.where("match", "by"),
+                hint="Give both recipes the same, or restart the line with this one.",
+            )
         if setup.workers != self.current.workers:
             raise ConfigInvalid(
                 f"it asks for {setup.workers} workers, and the running line has {self.current.workers}.",
@@ -124,7 +132,13 @@ class Recipes:
         except OSError:
             return recipes_in(self.folder)  # says what is wrong
         if self._seen is None or self._seen[0] != seen:
-            self._seen = (seen, recipes_in(self.folder))
+            shelf = recipes_in(self.folder)
+            if shelf.broken and self._seen is not None:
+                # One of them may be half saved: what the PLC knows the others by must not change for that.
+                known = {info.id: info.index for info in self._seen[1].infos}
+                infos = [replace(info, index=known.get(info.id, info.index)) for info in shelf.infos]
+                shelf = replace(shelf, infos=tuple(sorted(infos, key=lambda info: info.index)))
+            self._seen = (seen, shelf)
         return self._seen[1]
 
     def _info(self, loaded: Loaded) -> RecipeInfo:

@@ -140,15 +140,19 @@ def set_up(loaded: Loaded, models: Models, info: RecipeInfo) -> Setup:
         inspectors[name] = shared[names[name]]
     on_gpu = any(one.provider in ("cuda", "tensorrt") for one in inspectors.values())
     match = recipe.match
-    # In order a frame is taken for the oldest part that waits, so a part must stop waiting before the next one's frame
-    # comes: otherwise one missing exposure would shift every later frame to the part before it.
-    window = match.window or (min(recipe.takt, recipe.deadline) if match.by == "order" else recipe.deadline)
+    if recipe.window <= 0:
+        raise ConfigInvalid(
+            f"`early` of {match.early:g} s leaves no time in which a frame can only be its trigger's, at a takt of "
+            f"{recipe.takt:g} s.",
+            where=loaded.where("match", "early"),
+            hint="Shorten it, or let frames name their part (`match.by`).",
+        )
     return Setup(
         regions={name: max(1, len(view.regions)) for name, view in recipe.views.items()},
         models=names,
         deadline=recipe.deadline,
         lead=lead,
-        window=window,
+        window=recipe.window,
         early=match.early,
         by=match.by,
         join=lambda views: join(views, recipe),

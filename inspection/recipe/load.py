@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,6 +152,7 @@ def recipes_in(folder: str | Path) -> Shelf:
             )
     # Broken ones keep their place: mending one must not give another recipe's index to it.
     stated = {file: document.values.get("index") for file, document in documents.items()}
+    stated |= {file: _stated_in_text(file) for file in files if file not in documents}
     free = (index for index in range(2 * len(files)) if index not in stated.values())
     infos = []
     for file in files:
@@ -162,6 +165,14 @@ def recipes_in(folder: str | Path) -> Shelf:
         paths={file.stem: file for file in recipes if file not in broken},
         broken=broken,
     )
+
+
+def _stated_in_text(file: Path) -> int | None:
+    """The index that a file states which is no YAML, for instance because it is half written."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if found := re.search(r"^index:\s*(\d+)\s*(?:#.*)?$", file.read_text(encoding="utf-8"), re.MULTILINE):
+            return int(found[1])
+    return None
 
 
 def judged_by(recipe: Recipe) -> Iterator[tuple[Key, Path]]:

@@ -52,7 +52,9 @@ class Match(Value):
     Attributes:
         by: `order`: a view's n-th frame since a trigger, gaps in the camera's numbers counted; `trigger`: the number
             that comes with the frame; `part`: the serial or barcode that comes with the frame.
-        window: a frame belongs to a trigger only if it arrives at most so long after it; None: until the deadline.
+        window: a frame belongs to a trigger only if it arrives at most so long after it; None: until the deadline, and
+            by `order` three quarters of a takt, less `early`. By `order` it must be shorter than the shortest time
+            between two parts, less `early`: otherwise one missing exposure shifts every later frame to the part before.
         early: and at most so long before it (a frame may overtake the message about its trigger).
     """
 
@@ -128,3 +130,12 @@ class Recipe(Value):
     outputs: tuple[AnyOutput, ...] = ()
     record: RecordOptions = RecordOptions()
     work: Work = Work()
+
+    @property
+    def window(self) -> float:
+        """Seconds after its trigger in which a part's frames may come (`Match.window`); zero or less: never."""
+        if self.match.window is not None:
+            return self.match.window
+        if self.match.by != "order":
+            return self.deadline
+        return min(0.75 * self.takt - self.match.early, self.deadline)

@@ -25,6 +25,7 @@ from inspection.results import Inspection, ScoreMap, Verdict
 WORST = (Verdict.NG, Verdict.ERROR, Verdict.REVIEW, Verdict.OK)  # worst first; see above
 # A network whose score is its map's highest value gives both alike but for rounding.
 SAME = 1e-4
+SIZES = 16  # of frames, for which masks are kept
 _FORMAT = re.compile(r"(Mono|Bayer(?:RG|GR|GB|BG)|RGBa?|BGRa?)(8|10|12|14|16)(?!\d)")
 
 
@@ -194,6 +195,7 @@ class ViewJudge:
         if self._mask is None and not self.view.ignore:
             return None
         if size not in self._ignored:
+            self._make_room()
             width, height = size
             mask = np.zeros((height, width), dtype=np.bool_)
             if self._mask is not None:
@@ -210,8 +212,16 @@ class ViewJudge:
             self._ignored[size] = mask
         return self._ignored[size]
 
+    def _make_room(self) -> None:
+        """Frames that somebody sends may be of any size; masks are kept for some sizes only."""
+        if max(len(self._ignored), len(self._zones)) >= SIZES:
+            self._ignored.clear()
+            self._zones.clear()
+            self._cells.clear()
+
     def _zones_in(self, size: tuple[int, int]) -> dict[str, Mask]:
         if size not in self._zones:
+            self._make_room()
             self._zones[size] = {name: inside(zone_points(zone), size) for name, zone in self.view.zones.items()}
         return self._zones[size]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -201,6 +204,87 @@ def test_with_more_waiting_than_may_the_part_that_is_due_last_is_given_up() -> N
     assert judge(tracker, 10.2) == 2
     assert codes(list(tracker.finished(10.2))) == [(1, "OK", None), (2, "OK", None), (3, "ERROR", "overload")]
     assert tracker.counters()["view top"]["dropped"] == 1
+
+
+def test_two_recipes_with_one_model_share_no_network_run() -> None:
+    old, new = plan(), plan()  # a change-over came between the two parts
+    tracker = Tracker(["top"])
+    tracker.open(trigger(1, 10.0), old)
+    tracker.frame("top", frame(1, 10.1), old)
+    tracker.open(trigger(2, 10.2), new)
+    tracker.frame("top", frame(2, 10.3), new)
+    assert [[job.part for job in tracker.take(10.4, most=8)] for _ in range(2)] == [[1], [2]]
+
+
+def test_a_result_that_comes_when_the_time_is_up_is_no_ok_however_late_the_part_is_closed() -> None:
+    tracker = Tracker(["top"])
+    tracker.open(trigger(1, 10.0), plan())
+    tracker.frame("top", frame(1, 10.1), plan())
+    judge(tracker, 11.5)
+    assert codes(list(tracker.finished(20.0))) == [(1, "ERROR", "deadline-missed")]
+    assert tracker.check() is None
+
+
+@pytest.mark.parametrize("drift", [-5e-5, 5e-5])
+def test_clocks_that_drift_apart_over_a_long_break_cost_no_part(drift: float) -> None:
+    tracker = Tracker(["top"])
+    told = []
+    for number, at in enumerate([10.0, 11.0, 7211.0, 7212.0, 7213.0], start=1):
+        tracker.open(trigger(number, at), plan())
+        device_ns = int((at + 1000) * (1 + drift) * 1e9)
+        tracker.frame("top", frame(number, at + 0.1, device_ns=device_ns), plan())
+        judge(tracker, at + 0.2)
+        told += codes(list(tracker.finished(at + 0.2)))
+    assert told == [(number, "OK", None) for number in range(1, 6)]
+
+
+def test_a_source_that_begins_to_count_anew_unnoticed_costs_a_few_parts_only() -> None:
+    tracker = Tracker(["top"])
+    told = []
+    for number in range(1, 41):
+        at = 10.0 * number
+        tracker.open(trigger(number, at), plan())
+        tracker.frame("top", frame(number if number <= 20 else number - 20, at + 0.1), plan())
+        judge(tracker, at + 0.2)
+        told += codes(list(tracker.finished(at + 5.0)))
+    assert [number for number, verdict, _ in told if verdict != "OK"] in ([21, 22, 23], [21, 22])
+    assert tracker.check() is None
+
+
+def test_a_frame_out_of_order_that_comes_after_its_window_is_late() -> None:
+    tracker = Tracker(["top"])
+    tracker.frame("top", frame(1, 9.0), plan())
+    tracker.open(trigger(1, 10.0), plan())
+    tracker.open(trigger(2, 11.0), plan())
+    tracker.frame("top", frame(3, 11.1), plan())  # number 2 was the first part's
+    tracker.frame("top", frame(2, 11.2), plan())
+    judge(tracker, 11.3)
+    assert codes(list(tracker.finished(11.5))) == [(1, "ERROR", "frame-lost"), (2, "OK", None)]
+
+
+@pytest.mark.parametrize("early", [0.0, 0.05, 0.2])
+def test_a_missing_exposure_shifts_nothing_where_frames_may_overtake_their_triggers(early: float) -> None:
+    told = World(triggers=300, early=early, faults=Faults(missed=0.1)).run()
+    assert (told["mixed up"], told["escaped"]) == (0, 0)
+    assert 0 < told["ERROR"] < 100
+
+
+def test_a_part_that_is_over_keeps_no_pixels_where_it_is_kept_in_mind() -> None:
+    two = plan(regions={"top": 1, "side": 1}, models={"top": "m", "side": "m"})
+    tracker = Tracker(["top", "side"])
+    pixels = []
+    for number in range(1, 200):
+        tracker.open(trigger(number, float(number)), two)
+        shown = np.zeros((2, 2), np.uint8)
+        pixels.append(weakref.ref(shown))
+        if number % 4:
+            tracker.frame("top", frame(number, number + 0.1), two)
+        tracker.frame("side", frame(number, number + 0.1, pixels=shown), two)
+        judge(tracker, number + 0.2)
+        list(tracker.finished(number + 1.6))
+        del shown
+    gc.collect()
+    assert sum(one() is not None for one in pixels) <= 1
 
 
 @pytest.mark.parametrize("by", ["order", "trigger", "part"])
