@@ -227,6 +227,7 @@ CODES = {
     "opcua-client-refused": 102,
     "opcua-login-refused": 103,
     "opcua-unprotected": 104,
+    "opcua-behind": 105,
     "payload-invalid": 110,
     "sparkplug-command": 111,
 }

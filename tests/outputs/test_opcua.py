@@ -21,12 +21,14 @@ pytest.importorskip("asyncua")
 from asyncua import ua
 
 from inspection.control import LineState, RecipeInfo
-from inspection.errors import ModelInvalid
+from inspection.errors import ConfigInvalid, ModelInvalid
 from inspection.outputs.opcua import OpcUaSink
+from inspection.outputs.opcua.server import FOLLOW_EVERY
 from inspection.outputs.options import OpcUaOptions
 from inspection.outputs.sink import DeliveryFailed, Message
 from tests.outputs.opcua_client import (
     CAUSE,
+    PATIENCE,
     Peer,
     ident,
     int32,
@@ -694,3 +696,52 @@ def test_a_recipe_that_appears_or_goes_is_shown(line: ScriptedLine, url: str) ->
                 await peer.node("RecipeManagement.Recipes.screw.InternalId").read_value()
 
     asyncio.run(run())
+
+
+class Hiccup(ScriptedLine):
+    """A line whose folder of recipes cannot be read while `hiccup` is set."""
+
+    hiccup: Exception | None = None
+
+    def recipes(self) -> list[RecipeInfo]:
+        if self.hiccup is not None:
+            raise self.hiccup
+        return super().recipes()
+
+
+def test_the_server_follows_the_line_again_after_its_recipes_could_not_be_read(tmp_path: Path) -> None:
+    with Hiccup() as line:
+        # Not attached: no message tells it of the line, so it has to look.
+        sink = OpcUaSink(OpcUaOptions(kind="opcua", port=0, store=tmp_path), line, line.name, line.alarm)
+        sink.open()
+
+        async def told(times: int) -> None:
+            end = time.monotonic() + PATIENCE
+            while len([code for code, _ in line.alarms if code == "opcua-behind"]) < times:
+                assert time.monotonic() < end, line.alarms
+                await asyncio.sleep(0.01)
+
+        async def run() -> None:
+            async with Peer(sink.url) as peer:
+                await peer.call(f"{MACHINE}.SelectModeAutomatic")
+                line.hiccup = ConfigInvalid("the folder of recipes cannot be read.", where="recipes")
+                await told(1)
+                line.hiccup = OSError("stale file handle")
+                await told(2)
+                line.hiccup = ConfigInvalid("the folder of recipes cannot be read.", where="recipes")
+                await asyncio.sleep(3 * FOLLOW_EVERY)  # several looks, about which nothing new is to be said
+                line.hiccup = None
+                line.start()
+                await peer.until_state("ContinuousExecution")
+                line.stop()
+                await peer.until_state("Ready")
+
+        try:
+            asyncio.run(run())
+            texts = [text for code, text in line.alarms if code == "opcua-behind"]
+            assert [text.rpartition("lasts: ")[2] for text in texts] == [
+                "recipes: the folder of recipes cannot be read.",
+                "OSError: stale file handle",
+            ]
+        finally:
+            sink.close()

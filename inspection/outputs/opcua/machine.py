@@ -164,7 +164,6 @@ class Machine:
         shown = (line, self.state, recipe, prepared, tuple(recipes))
         if shown == self._shown:
             return
-        self._shown = shown
         await self._space.show_system(line, self.state is Vision.HALTED)
         for fresh in await self._space.show_recipes(recipes, recipe.id if recipe and prepared else None):
             self.link_recipe(fresh)
@@ -181,6 +180,7 @@ class Machine:
             )
         if not prepared:
             self._announced = None
+        self._shown = shown  # only now: what failed half-way is shown at the next look
 
     async def _configure(self, models: dict[str, str]) -> None:
         internal = configuration_id(models)

@@ -11,7 +11,7 @@ from asyncua import Server, ua
 from asyncua.crypto import uacrypto
 
 from inspection.control import Alarm, Control
-from inspection.errors import ConfigInvalid
+from inspection.errors import ConfigInvalid, InspectionError
 from inspection.outputs.opcua.events import Conditions, Emitter
 from inspection.outputs.opcua.machine import Machine
 from inspection.outputs.opcua.methods import Methods
@@ -129,9 +129,18 @@ class VisionServer:
 
     async def _follow(self) -> None:
         assert self._machine is not None
+        told: set[str] = set()
         while True:
             await asyncio.sleep(FOLLOW_EVERY)
-            await self._machine.follow_line()
+            try:
+                await self._machine.follow_line()
+            except Exception as error:  # noqa: BLE001 - whatever it was: the next look may succeed
+                text = str(error) if isinstance(error, InspectionError) else f"{type(error).__name__}: {error}"
+                if text not in told:
+                    told.add(text)
+                    self._alarm(
+                        "opcua-behind", f"OPC UA: clients do not see what the line does as long as this lasts: {text}"
+                    )
 
     def _warn(self, server: Server) -> None:
         if weakness := self._options.unprotected:
