@@ -1,9 +1,11 @@
 """The journal: what happened, appended line by line, before anything else knows of it.
 
-A line that `append` has written is with the kernel, so SIGKILL loses nothing; `sync` (a background thread, about once a
-second, and before the database gets a row) brings it to the disk, for power cuts. Lines lie in numbered segments. Each
-begins with a header that states all that is known up to there (last number, end of the chain, triggers without
-verdict), so a start reads one segment only, and the ones before it may go as soon as the database has them.
+A line is with the kernel when `append` returns, so SIGKILL loses nothing. Should the disk not answer, it returns after
+`PATIENCE` all the same, for a part's deadline does not wait for a disk, and `stuck` says so. `sync` (a background
+thread, about once a second, and before the database gets a row) brings lines to the disk, for power cuts. They lie in
+numbered segments. Each begins with a header that states all that is known up to there (last number, end of the chain,
+triggers without verdict), so a start reads one segment only, and the ones before it may go as soon as the database has
+them.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from inspection.record.chain import GENESIS, Entry, RecordInvalid, read_entry
 FORMAT = 1
 SEGMENT = 8_000_000  # bytes; about 3,000 verdicts on six views
 MEMORY = 256_000_000  # bytes of lines that may wait in memory for room on the disk: days of verdicts at one a second
+PATIENCE = 0.05  # seconds that `append` waits for the kernel to take a line, which takes some microseconds
 CHUNK = 1 << 20
 KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE of fallocate(2)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -99,6 +102,7 @@ class Journal:
     """Writes the journal in `folder`. Thread-safe.
 
     Attributes:
+        stuck: the kernel has not taken a line for longer than `PATIENCE`; lines wait in memory.
         state: what stands in the files. waiting: lines that wait in memory. lost: lines for which there was no room
             in memory either. damaged: lines that could not be read at start.
         failure: why lines wait; None: they do not. unsynced: why the last `sync` failed.
@@ -109,8 +113,15 @@ class Journal:
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self._segment, self._memory = segment, memory
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # over the lines that wait; nothing slow is done with it
+        self._news = threading.Condition(self._lock)
+        self._taken = threading.Condition(self._lock)
+        self._writing = threading.Lock()  # over the file and the state
         self._rotating = threading.Lock()
+        self._pen = threading.Thread(target=self._write_on, name="record-pen", daemon=True)
+        self._closed = False
+        self._appended = self._written = 0
+        self.stuck = False
         self._lines: deque[tuple[bytes, Entry]] = deque()
         self._bytes = 0
         self._file = self._offset = -1
@@ -140,25 +151,33 @@ class Journal:
             if error.errno not in FULL:
                 raise
             self.failure = error
+        self._pen.start()
 
     def append(self, entry: Entry) -> None:
-        """Writes one line: one system call. Never raises: what cannot be written waits in memory, up to a bound."""
+        """Hands one line to the kernel. Never raises, never waits for long: what cannot be written now waits in memory,
+        up to a bound."""
         line = entry.line()
         with self._lock:
-            if not self._lines and self._write(line, entry):
-                return
             if self._bytes + len(line) > self._memory:
                 self.lost += 1
                 return
             self._lines.append((line, entry))
             self._bytes += len(line)
-            if entry.trigger is not None:
+            self._appended += 1
+            own = self._appended
+            if self.failure is None and not self.stuck:
+                self._news.notify()
+                over = self._taken.wait_for(lambda: self._written >= own or self.failure is not None, PATIENCE)
+                self.stuck = not over
+            if self.failure is not None and self._written < own and entry.trigger is not None:
                 # In place: a full disk takes it, and the number is not given twice after a kill.
                 with contextlib.suppress(OSError):
                     os.pwrite(self._number, b"%020d" % entry.number, 0)
 
     def tend(self) -> None:
         """What a background thread does now and then: lines that wait, the next segment, the disk."""
+        if self.stuck:
+            return
         if self._lines and not self._flush():
             with contextlib.suppress(OSError):  # this file takes no more, perhaps another one does
                 self._rotate()
@@ -189,8 +208,12 @@ class Journal:
         """Writes what waits, if there is room, and lets go."""
         if self._lines:
             self.tend()
+        with self._lock:
+            self._closed = True
+            self._news.notify()
+        self._pen.join(10.0)
         self.sync()
-        with self._rotating, self._lock:
+        with self._rotating, self._writing:
             if self._file >= 0:
                 os.close(self._file)
             os.close(self._number)
@@ -210,16 +233,33 @@ class Journal:
             self.failure = OSError("only a part of the line was written")
         return whole
 
+    def _write_on(self) -> None:
+        """The pen: writes lines as they come. After a failure `tend` tries again, not it."""
+        while True:
+            with self._lock:
+                self._news.wait_for(lambda: self._closed or (bool(self._lines) and self.failure is None))
+                if self._closed:
+                    return
+            self._flush()
+
     def _flush(self) -> bool:
         """Writes lines that wait, in order; whether none is left."""
-        while self._lines:
-            with self._lock:  # again and again, so that judging gets in between
-                line, entry = self._lines[0]
-                if not self._write(line, entry):
+        with self._writing:
+            while True:
+                with self._lock:
+                    if not self._lines:
+                        return True
+                    line, entry = self._lines[0]
+                whole = self._write(line, entry)
+                with self._lock:
+                    if whole:
+                        self._lines.popleft()
+                        self._bytes -= len(line)
+                        self._written += 1
+                        self.stuck = False
+                    self._taken.notify_all()
+                if not whole:
                     return False
-                self._lines.popleft()
-                self._bytes -= len(line)
-        return True
 
     def _rotate(self) -> None:
         with self._rotating:
@@ -228,7 +268,7 @@ class Journal:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
             # Room for the whole segment is taken now: a disk that others fill does not stop it in the middle.
             _libc.fallocate(file, KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(self._segment))
-            with self._lock:
+            with self._writing:
                 header = self.state.header()
                 try:
                     if os.pwrite(file, header, 0) != len(header):

@@ -75,7 +75,7 @@ class Record:
         self._number, self._sequence, self._head = state.number, state.sequence, state.head
         self._open = set(state.open)
         self._triggered = self._decided = 0
-        self._closed = False
+        self._closed = self._stuck = False
         self._images = ImageKeeper(self.folder / "images", options.images, alarm=alarm, wall=wall)
         self._storer = Storer(self._journal, database, line=line, alarm=alarm, age=options.age, wall=wall)
         self.interrupted = self._interrupt(state)
@@ -117,11 +117,13 @@ class Record:
             self._open.add(trigger.number)
             self._triggered += 1
             self._journal.append(Entry(number=trigger.number, trigger=text))
+            self._say_stuck()
 
     def decided(self, result: PartResult, frames: Mapping[str, Frame]) -> str:
         """Keeps the verdict, and the images where the policy says so; returns the verdict's hash.
 
-        When it returns, the verdict survives SIGKILL. The frames' arrays must not change afterwards.
+        When it returns, the verdict survives SIGKILL, unless the disk takes nothing (`buffered` in the counters). The
+        frames' arrays must not change afterwards.
 
         Raises:
             RecordInvalid: there is no such trigger, or it has its verdict already.
@@ -194,7 +196,17 @@ class Record:
             self._journal.append(
                 Entry(number=number, body=text, sequence=self._sequence, previous=previous, hash=self._head)
             )
+            self._say_stuck()
             return self._head
+
+    def _say_stuck(self) -> None:
+        """Alarms once that the disk does not answer; here, because the thread that tends the journal waits for it."""
+        if self._journal.stuck and not self._stuck:
+            self._alarm(
+                "record-journal",
+                f"The disk of {self.folder} does not answer; verdicts wait in memory, and a kill now would lose them.",
+            )
+        self._stuck = self._journal.stuck
 
     def _state(self, database: Database) -> State:
         """Where to go on: the journal's end, or the database's where that is further (a journal that was cut)."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from inspection.control import LineState
+from inspection.control import LineState, NotReady
 from inspection.errors import ConfigInvalid
 from inspection.line.line import Line
 from inspection.line.plan import Job
@@ -161,3 +161,35 @@ def test_a_recipe_that_takes_over_while_the_models_are_loaded_anew_is_not_taken_
         assert line.recipe is not None
         assert line.recipe.id == "strict"
         hang.set()
+
+
+def test_a_half_saved_recipe_changes_no_other_one_s_index(tmp_path: Path) -> None:
+    first = one_view(tmp_path, name="b")
+    one_view(tmp_path, name="c")
+    one_view(tmp_path, name="a", index=7)
+    with Line(first) as line:
+        before = {info.id: info.index for info in line.recipes()}
+        assert before == {"b": 0, "c": 1, "a": 7}
+        whole = (tmp_path / "a.yaml").read_text()
+        for torn in ("", whole[: whole.index("index")] + "views: {", "index: 7\n  views: ["):
+            (tmp_path / "a.yaml").write_text(torn)
+            assert {info.id: info.index for info in line.recipes()} == {"b": 0, "c": 1}
+        (tmp_path / "a.yaml").write_text(whole)
+        assert {info.id: info.index for info in line.recipes()} == before
+
+
+def test_a_recipe_whose_frames_find_their_part_otherwise_is_refused(tmp_path: Path) -> None:
+    first = one_view(tmp_path)
+    one_view(tmp_path, name="named", match={"by": "part"})
+    with Line(first) as line, pytest.raises(ConfigInvalid, match="find their part by `part`"):
+        line.change_over("named", wait=True)
+
+
+def test_no_recipe_is_changed_to_before_the_line_is_open_or_after_it_is_closed(tmp_path: Path) -> None:
+    line = Line(one_view(tmp_path))
+    with pytest.raises(NotReady):
+        line.change_over("screen")
+    with line:
+        line.change_over("screen", wait=True)
+    with pytest.raises(NotReady):
+        line.change_over("screen")

@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from inspection.cameras.camera import Camera
+from inspection.cameras.options import AnyCamera, ReplayOptions
+from inspection.cameras.replay import ReplayCamera
 from inspection.control import LineState, NotReady
 from inspection.line.line import Line
 from inspection.parts import Frame, PartResult
@@ -302,3 +305,31 @@ def test_frames_that_name_their_part_find_it_in_any_order_over_two_views(tmp_pat
         assert [one and one.verdict.value for one in results] == ["OK", "NG", "OK"]
         line.push("top", frame(9))
         until(lambda: balanced(line)["view top"]["unmatched"] == 1, what="the frame that names nobody")
+
+
+def test_nobody_starts_a_line_that_is_closing_even_while_a_camera_hangs(tmp_path: Path) -> None:
+    lets_go = threading.Event()
+
+    class Clinging(ReplayCamera):
+        def stop(self) -> None:
+            lets_go.wait(30.0)
+            super().stop()
+
+    def camera(options: AnyCamera, view: str) -> Camera:
+        assert isinstance(options, ReplayOptions)
+        return Clinging(options, view)
+
+    images(tmp_path / "top", [False])
+    line = Line(one_view(tmp_path), camera=camera)
+    line.open()
+    ready(line)
+    closing = threading.Thread(target=line.close, daemon=True)
+    closing.start()
+    until(lambda: line.state is LineState.STOPPED)
+    with pytest.raises(NotReady):
+        line.start()
+    with pytest.raises(NotReady):
+        line.trigger(part="P1")
+    closing.join(20.0)
+    assert line.state is LineState.CLOSED
+    lets_go.set()

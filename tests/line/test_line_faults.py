@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from inspection.line.line import Line
 from inspection.line.plan import Job, Whole
 from inspection.line.setup import Setup
 from inspection.parts import PartResult, ViewResult
+from inspection.record import journal
 from inspection.results import Inspection, Verdict
 from tests.line.plant import until
 from tests.line.rig import Scene, balanced, codes, inspect, one_view, opened, streaming
@@ -384,3 +386,27 @@ def test_a_verdict_that_cannot_be_told_stops_the_line_and_is_said(
         assert result is not None
         assert result.verdict is Verdict.OK
         balanced(line)
+
+
+def test_a_disk_that_does_not_answer_holds_up_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    write = os.pwrite
+
+    def stalled(file: int, data: bytes, offset: int) -> int:
+        answers.wait(60.0)
+        return write(file, data, offset)
+
+    scene = Scene()
+    with Line(one_view(tmp_path), camera=scene.camera) as line:
+        opened(line)
+        inspect(line, scene, bad=False)
+        monkeypatch.setattr(journal.os, "pwrite", stalled)
+        for bad in PATTERN:
+            result = inspect(line, scene, bad=bad)
+            assert result.verdict is (Verdict.NG if bad else Verdict.OK)
+            assert result.seconds["decided"] < 2.0  # the disk would have taken a minute
+        assert line.record.counters()["buffered"] > 0
+        assert codes(line)["record-journal"] == 1
+        answers.set()
+        until(lambda: line.record.counters()["stored"] == 1 + len(PATTERN))
+        assert line.record.counters()["buffered"] == 0
