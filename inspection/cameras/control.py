@@ -69,11 +69,18 @@ class ControlChannel:
                     self._do(command)
             if self._failure is None and self._last is not None:
                 self._do(self._last)
-        except viva.GenicamError as error:
-            self._failure = self._failure or str(error)
+        except Exception as error:  # noqa: BLE001 - of whatever kind: nobody asks this camera for a sign of life any more
+            self._fail(error)
         finally:
             self._waiting_since = None
-            self._camera.close()
+            try:
+                self._camera.close()
+            except Exception as error:  # noqa: BLE001
+                self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        text = str(error) if isinstance(error, viva.GenicamError) else f"{type(error).__name__}: {error}"
+        self._failure = self._failure or text
 
     def _do(self, command: Callable[[], object]) -> None:
         self._waiting_since = time.monotonic()

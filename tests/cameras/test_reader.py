@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import cv2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,3 +103,53 @@ def test_what_ended_the_source_is_said_each_time() -> None:
         with pytest.raises(CameraLost, match="gone"):
             reader.get(20)
     reader.stop(20)
+
+
+@pytest.mark.parametrize("error", [ValueError("bad shape"), MemoryError("no room"), cv2.error("assertion failed")])
+def test_a_source_that_fails_in_a_way_that_nobody_foresaw_is_a_lost_camera(error: Exception) -> None:
+    def source(stopping: threading.Event) -> Iterator[Frame]:
+        yield frame(1)
+        raise error
+
+    reader = Reader(source, "device top", live=True)
+    assert reader.get(20) is not None
+    for _ in range(3):
+        with pytest.raises(CameraLost, match=str(error)) as caught:
+            reader.get(20)
+        assert type(error).__name__ in caught.value.what
+        assert caught.value.where == "device top"
+        assert caught.value.__cause__ is error
+    reader.stop(20)
+
+
+def test_a_source_that_ends_without_a_reason_is_a_lost_camera_unless_it_was_stopped() -> None:
+    reader = Reader(lambda stopping: iter([frame(1)]), "device top", live=False)
+    assert reader.get(20) is not None
+    for _ in range(3):
+        with pytest.raises(CameraLost, match="without a reason"):
+            reader.get(20)
+    reader.stop(20)
+    assert reader.get(20) is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(0, 12), taken=st.integers(0, 5), live=st.booleans())
+def test_every_frame_is_handed_out_or_dropped_or_discarded_at_the_stop(count: int, taken: int, live: bool) -> None:
+    given = 0
+
+    def source(stopping: threading.Event) -> Iterator[Frame]:
+        nonlocal given
+        for number in range(1, count + 1):
+            given += 1
+            yield frame(number)
+        stopping.wait(60)
+
+    reader = Reader(source, "source", live=live)
+    if not live:  # which frames a live source gives up depends on the clock
+        taken = min(taken, count)
+        assert numbers_from(reader, taken) == list(range(1, taken + 1))
+    else:
+        taken = 0
+    reader.stop(20)
+    assert taken + reader.dropped + reader.discarded == given
+    assert reader.get(0) is None
