@@ -101,6 +101,9 @@ class GenICamCamera:
         self._tick: int | None = None  # per second
         self._known: dict[str, str | int | float | bool | None] = {}
         self._earlier: Counter[str] = Counter()  # counters of the streams before this one
+        self._latest: Counter[str] = Counter()  # and with this one's, as last read
+        self._unclean = 0
+        self._unclean_why: str | None = None
 
     def start(self) -> None:
         """Connects, writes every setting, streams.
@@ -131,6 +134,7 @@ class GenICamCamera:
             camera.close()
             raise
         self._count.restart()
+        self._latest = Counter(self._earlier)
         self._camera, self._stream = camera, stream
         self._control = ControlChannel(camera, f"control {self._where}")
         self._stopping.clear()
@@ -176,12 +180,23 @@ class GenICamCamera:
             self._earlier = self._counters()
             self._stream = self._camera = self._control = None
             if stream is not None and camera is not None and control is not None:
-                control.close(camera.acquisition_stop)
-                stream.close()
+                steps: tuple[Callable[[], object], ...] = (
+                    lambda: control.close(camera.acquisition_stop),
+                    lambda: stream.close(),
+                )
+                for step in steps:
+                    try:
+                        step()
+                    except Exception as error:  # noqa: BLE001 - whatever it was, the next step lets go of more
+                        self._note(error)
 
     def facts(self) -> dict[str, str | int | float | bool | None]:
-        """Maker, model, serial, sizes and what the system granted; counters over all starts."""
-        return {**self._known, **self._counters()}
+        """Maker, model, serial, sizes and what the system granted; counters over all starts.
+
+        `unclean`: how often the library failed in a stop or in its counters, and `unclean_why` the last time.
+        """
+        counters = self._counters()
+        return {**self._known, **counters, "unclean": self._unclean, "unclean_why": self._unclean_why}
 
     def _reach(self) -> viva.Camera:
         if not _is_address(self._options.address):
@@ -255,13 +270,24 @@ class GenICamCamera:
         }
 
     def _counters(self) -> Counter[str]:
+        stream = self._stream
+        if stream is None:
+            return Counter(self._earlier)
         totals = Counter(self._earlier)
-        if self._stream is not None:
-            stats = self._stream.stats()
+        try:
+            stats = stream.stats()
             totals.update({name: getattr(stats, of) for name, of in COUNTERS.items()})
-            if self._gige:
-                totals["kernel_dropped"] += receive.dropped(self._port) or 0
-        return totals
+        except Exception as error:  # noqa: BLE001 - closed meanwhile, or broken: what was read last remains
+            self._note(error)
+            return Counter(self._latest)
+        if self._gige:
+            totals["kernel_dropped"] += receive.dropped(self._port) or 0
+        self._latest = totals
+        return Counter(totals)
+
+    def _note(self, error: Exception) -> None:
+        self._unclean += 1
+        self._unclean_why = f"{type(error).__name__}: {error}"
 
     def _frame(self, got: viva.Frame, received: float) -> Frame:
         damage = None if got.is_complete else self._damage(got)

@@ -434,6 +434,73 @@ def test_who_waits_for_a_frame_is_woken_when_the_camera_is_stopped(aravis: Start
         camera.trigger()
 
 
+class Beneath:
+    """A real camera whose library fails in calls that a test names, in a way that the library has no error for."""
+
+    def __init__(self, camera: Any) -> None:
+        self._camera = camera
+        self.failing: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.failing:
+            raise RuntimeError(f"{name} failed inside")
+        return getattr(self._camera, name)
+
+    def trigger_software(self) -> None:
+        if "trigger_software" in self.failing:
+            raise RuntimeError("trigger_software failed inside")
+        self._camera.trigger_software()
+
+
+def beneath() -> Beneath:
+    (device,) = viva.discover(timeout_ms=1000, iface=ADDRESS)
+    return Beneath(viva.connect_gige(device, iface=ADDRESS))
+
+
+@pytest.mark.parametrize("failing", ["trigger_software", "read_register"])
+def test_a_library_that_fails_in_its_own_way_makes_a_lost_camera_and_no_deaf_one(gvcp: None, failing: str) -> None:
+    with viva_fake():
+        camera = beneath()
+        top = GenICamCamera(
+            GenICamOptions(kind="genicam", address=ADDRESS, packet_size=8000), "top", connect=lambda: camera
+        )
+        top.start()
+        try:
+            top.trigger()
+            assert take(top, 1)[0].number == 1
+            camera.failing.add(failing)
+            top.trigger()
+            assert f"RuntimeError: {failing} failed inside" in str(error_of(top))
+            with pytest.raises(CameraLost, match="takes no trigger"):
+                top.trigger()
+        finally:
+            camera.failing.clear()
+            top.stop()
+        camera = beneath()
+        top.start()  # another connection, and all is well
+        top.trigger()
+        assert len(take(top, 1)) == 1
+        top.stop()
+
+
+def test_stop_never_raises_and_says_what_could_not_be_closed(gvcp: None, opened: Start) -> None:
+    with viva_fake():
+        camera = opened(trigger="free")
+        take(camera, 3)
+        before = camera.facts()
+        assert isinstance(before["complete"], int)
+        assert before["complete"] >= 3
+        assert before["unclean"] == 0
+        camera._stream.close()  # type: ignore[attr-defined]  # as a library does whose stream broke by itself
+        camera.stop()
+        facts = camera.facts()
+        assert facts["unclean"] == 1
+        assert "stream is closed" in str(facts["unclean_why"])
+        assert facts["complete"] == before["complete"]  # what was counted stays counted
+        camera.start()
+        take(camera, 1)
+
+
 def test_an_address_without_a_camera_is_a_lost_camera(opened: Start) -> None:
     with pytest.raises(CameraLost, match="no GigE Vision camera answers"):
         opened(address="127.0.0.77")
