@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import stat
+import os
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -14,6 +14,7 @@ from inspection.cameras import colour
 from inspection.cameras.camera import CameraEnded, CameraLost
 from inspection.cameras.options import DeviceOptions
 from inspection.cameras.reader import Reader
+from inspection.cameras.url import without_password
 from inspection.errors import ConfigInvalid
 from inspection.parts import Frame
 
@@ -28,10 +29,14 @@ class DeviceCamera:
 
     def __init__(self, options: DeviceOptions, view: str) -> None:
         self._options = options
-        self._where = f"{view} ({options.device})"
-        self._file = isinstance(options.device, str) and _is_file(options.device)
+        self._name = without_password(str(options.device))
+        self._where = f"{view} ({self._name})"
+        self._sequence = isinstance(options.device, str) and _is_sequence(options.device)
+        self._file = self._sequence or (isinstance(options.device, str) and os.path.isfile(options.device))
         self._number = 0
+        self._damaged = 0
         self._dropped = 0
+        self._discarded = 0
         self._reader: Reader | None = None
         self._known: dict[str, str | int | float | bool | None] = {}
 
@@ -71,12 +76,21 @@ class DeviceCamera:
         if reader is not None:
             reader.stop(LET_GO)
             self._dropped += reader.dropped
+            self._discarded += reader.discarded
 
     def facts(self) -> dict[str, str | int | float | bool | None]:
-        """Backend, size and rate, and counters over all starts: `read`, `dropped` (nobody took them in time)."""
+        """Backend, size and rate, and counters over all starts.
+
+        `read`, of which `damaged`; `dropped`: nobody took them in time; `discarded`: they waited at a stop.
+        """
         reader = self._reader
-        dropped = self._dropped + (reader.dropped if reader else 0)
-        return {**self._known, "read": self._number, "dropped": dropped}
+        return {
+            **self._known,
+            "read": self._number,
+            "damaged": self._damaged,
+            "dropped": self._dropped + (reader.dropped if reader else 0),
+            "discarded": self._discarded,
+        }
 
     def _write(self, capture: cv2.VideoCapture) -> None:
         asked = {
@@ -96,7 +110,7 @@ class DeviceCamera:
                     hint="Ask for what it has (`v4l2-ctl --list-formats-ext` shows it), or leave the key out.",
                 )
         self._known = {
-            "device": str(self._options.device),
+            "device": self._name,
             "backend": capture.getBackendName(),
             "width": int(given["width"]),
             "height": int(given["height"]),
@@ -104,31 +118,42 @@ class DeviceCamera:
         }
 
     def _frames(self, capture: cv2.VideoCapture, stopping: threading.Event) -> Iterator[Frame]:
+        # Of a sequence OpenCV knows how many images it has; how many frames a video has is a guess.
+        remaining = round(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if self._sequence else 0
         try:
             while not stopping.is_set():
                 there, image = capture.read()
                 received = time.monotonic()
-                if not there or image is None:
-                    if self._file:
-                        raise CameraEnded("there are no more frames.", where=self._where)
+                if stopping.is_set():
+                    return
+                remaining -= 1
+                if there and image is not None:
+                    self._number += 1
+                    yield self._frame(capture, image, received)
+                elif remaining >= 0:
+                    self._number += 1
+                    self._damaged += 1
+                    damage = "The image of the sequence cannot be read: it is damaged, or follows one that is empty."
+                    yield Frame(pixels=None, number=self._number, received=received, damage=damage)
+                elif self._file:
+                    raise CameraEnded("there are no more frames.", where=self._where)
+                else:
                     raise CameraLost("the device sends no frames any more.", where=self._where)
-                self._number += 1
-                pixels = colour.from_bgr(image, mono=self._options.mono)
-                stamp = capture.get(cv2.CAP_PROP_POS_MSEC)  # V4L2: when the driver took it; a file: its own time
-                yield Frame(
-                    pixels=pixels,
-                    number=self._number,
-                    received=received,
-                    device_ns=round(stamp * 1e6) if stamp > 0 else None,
-                    pixel_format="RGB8" if pixels.ndim == 3 else "Mono8",
-                )
         finally:
             capture.release()
 
+    def _frame(self, capture: cv2.VideoCapture, image: Any, received: float) -> Frame:
+        pixels = colour.from_bgr(image, mono=self._options.mono)
+        stamp = capture.get(cv2.CAP_PROP_POS_MSEC)  # V4L2: when the driver took it; a file: its own time
+        return Frame(
+            pixels=pixels,
+            number=self._number,
+            received=received,
+            device_ns=round(stamp * 1e6) if stamp > 0 else None,
+            pixel_format="RGB8" if pixels.ndim == 3 else "Mono8",
+        )
 
-def _is_file(device: str) -> bool:
-    """Whether frames wait in it: a file, or a numbered sequence of them."""
-    try:
-        return stat.S_ISREG(Path(device).stat().st_mode)
-    except OSError:
-        return "%" in device and "://" not in device
+
+def _is_sequence(device: str) -> bool:
+    """Whether it is the pattern of a numbered sequence of images, in which frames wait as in a file."""
+    return "%" in device and "://" not in device and not os.path.isfile(device)

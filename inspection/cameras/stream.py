@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from inspection.cameras.camera import CameraEnded, CameraLost
 from inspection.cameras.options import StreamOptions
 from inspection.cameras.reader import Reader, sleep_until
+from inspection.cameras.url import without_password
 from inspection.errors import ConfigInvalid, MissingExtra
 from inspection.parts import Frame
 from inspection.pixels import Pixels
@@ -44,6 +44,7 @@ class StreamCamera:
         self._number = 0
         self._damaged = 0
         self._dropped = 0
+        self._discarded = 0
         self._reader: Reader | None = None
         self._known: dict[str, str | int | float | bool | None] = {}
 
@@ -76,15 +77,20 @@ class StreamCamera:
         if reader is not None:
             reader.stop(self._options.timeout + 1)
             self._dropped += reader.dropped
+            self._discarded += reader.discarded
 
     def facts(self) -> dict[str, str | int | float | bool | None]:
-        """Codec and size, and counters over all starts: `decoded`, `damaged`, `dropped` (nobody took them in time)."""
+        """Codec and size, and counters over all starts.
+
+        `decoded`, of which `damaged`; `dropped`: nobody took them in time; `discarded`: they waited at a stop.
+        """
         reader = self._reader
         return {
             **self._known,
             "decoded": self._number,
             "damaged": self._damaged,
             "dropped": self._dropped + (reader.dropped if reader else 0),
+            "discarded": self._discarded,
         }
 
     def _open(self) -> InputContainer:
@@ -187,11 +193,3 @@ def _nanoseconds(decoded: av.VideoFrame) -> int | None:
 def _reason(error: av.FFmpegError) -> str:
     # What PyAV raises when its own time limit ends a call.
     return "nothing came for the time allowed" if isinstance(error, av.ExitError) else str(error.strerror)
-
-
-def without_password(url: str) -> str:
-    """The URL as it may stand in logs."""
-    parts = urlsplit(url)
-    if parts.username is None and parts.password is None:
-        return url
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

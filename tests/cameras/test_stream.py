@@ -16,9 +16,10 @@ import pytest
 from inspection.cameras.camera import Camera, CameraEnded, CameraLost
 from inspection.cameras.open import open_camera
 from inspection.cameras.options import StreamOptions
+from inspection.cameras.reader import WAITING
 from inspection.errors import ConfigInvalid
 from inspection.parts import Frame
-from tests.support.cameras import SYSTEM_PYTHON, error_of, system_python, take
+from tests.support.cameras import SYSTEM_PYTHON, error_of, system_python, take, wait_for
 
 av = pytest.importorskip("av")
 
@@ -129,6 +130,14 @@ def test_a_file_that_is_not_realtime_waits_to_be_read_and_loses_nothing(tmp_path
     time.sleep(0.3)  # far longer than decoding takes
     assert [frame.number for frame in all_of(camera)] == list(range(1, 61))
     assert (camera.facts()["decoded"], camera.facts()["dropped"]) == (60, 0)
+
+
+def test_frames_that_wait_at_the_stop_are_counted(tmp_path: Path, opened: Open) -> None:
+    camera = opened(video(tmp_path / "grey.mkv", "ffv1", "gray", count=60, colour=0), realtime=False)
+    take(camera, 1)
+    wait_for(lambda: camera.facts()["decoded"] == 1 + WAITING + 1)  # so many wait, and one to join them
+    camera.stop()
+    assert (camera.facts()["decoded"], camera.facts()["discarded"]) == (1 + WAITING + 1, WAITING + 1)
 
 
 def test_a_looped_file_goes_on_in_number_and_time(tmp_path: Path, opened: Open) -> None:
