@@ -81,7 +81,9 @@ class Dispatch:
         self._to_repeat: dict[bool, tuple[float, int]] = {}
         self._failures = 0  # in a row
         self._next_try = 0.0
-        self._disk_broken = False
+        self._disk_broken = False  # it cannot be written
+        self._unread = False  # it has not given the oldest message
+        self._read_next = 0.0
         self._disk_next = self._sync_next = 0.0
         self._notices = Notices(name)
         self._recovered = self._stored
@@ -146,7 +148,9 @@ class Dispatch:
         if not self._opened:
             self._try = Try(None, ends)
             return self._try
-        oldest = self._oldest_stored() if self._spool is not None and self._stored else None
+        oldest = self._oldest_stored(now)
+        if self._unread:
+            return None  # those in memory are newer
         with self._lock:
             if oldest is not None:
                 self._try = Try(oldest, ends, stored=True)
@@ -199,7 +203,9 @@ class Dispatch:
                 if self._options.gate and self._try.message is not None and not self._try.counted:
                     times.append(FOREVER if self._try.message.deadline is None else self._try.message.deadline)
             elif free:
-                if not self._opened or self._stored or self._ready(now):
+                if self._opened and self._unread:
+                    times.append(max(self._next_try, self._read_next))
+                elif not self._opened or self._stored or self._ready(now):
                     times.append(self._next_try)
                 elif self._from_memory:
                     times.append(self._memory.held_until())
@@ -316,6 +322,8 @@ class Dispatch:
                 pushed_out = self._spool.append(message)
             except OSError as error:
                 broken = error
+                with self._lock:  # it may have made room before it failed
+                    self._count_pushed_out(self._stored - len(self._spool))
             except (ValueError, TypeError) as error:
                 with self._lock:
                     self._lose("refused", self._storing.pop(0), f"it is not JSON: {error}.")
@@ -334,33 +342,54 @@ class Dispatch:
                 self._say_disk(broken, now)
 
     def _count_stored(self, message: Message, pushed_out: int) -> None:
-        call = self._try
         self._recent.append(message)
-        self._stored += 1 - pushed_out
-        if pushed_out and call is not None and call.stored:
+        self._stored += 1
+        self._count_pushed_out(pushed_out)
+
+    def _count_pushed_out(self, number: int) -> None:
+        """So many of the oldest have left the spool undelivered."""
+        call = self._try
+        self._stored -= number
+        if number and call is not None and call.stored:
             call.stored, call.pushed_out = False, True  # it is in hand alone now
-            pushed_out -= 1
-        if pushed_out:
-            self._dropped += pushed_out
+            number -= 1
+        if number:
+            self._dropped += number
             why = f"the oldest, for the spool of {self._options.spool} bytes is full"
-            self._notices.lost("dropped", pushed_out, why)
+            self._notices.lost("dropped", number, why)
         self._trim_recent()
 
     def _trim_recent(self) -> None:
         while len(self._recent) > min(self._stored, _RECENT):
             self._recent.popleft()
 
-    def _oldest_stored(self) -> Message | None:
+    def _oldest_stored(self, now: float) -> Message | None:
+        """The oldest message in the spool; None: there is none, or the disk does not give it (`_unread`)."""
+        if self._spool is None:
+            return None
+        broken: OSError | None = None
+        message: Message | None = None
         if len(self._recent) == self._stored:
-            return self._recent[0]
-        assert self._spool is not None
-        message = self._spool.peek()
+            message = self._recent[0] if self._recent else None
+        elif self._unread and now < self._read_next:
+            return None
+        else:
+            try:
+                message = self._spool.peek()
+            except OSError as error:
+                broken = error
+                self._read_next = now + _DISK_EVERY
         with self._lock:
             gone, self._stored = self._stored - len(self._spool), len(self._spool)
             self._dropped += gone
             self._trim_recent()
             if gone:
-                self._notices.say("output-damaged", f"{gone} stored messages could not be read.")
+                self._notices.say("output-damaged", f"{gone} stored messages are damaged and were passed over.")
+            if broken is not None and not self._unread:
+                self._notices.say("output-disk", f"cannot read stored messages ({_reason(broken)}); they stay there.")
+            elif broken is None and self._unread:
+                self._notices.say("output-disk-back", "stored messages can be read again.")
+            self._unread = broken is not None
         return message
 
     def _pop_stored(self, now: float) -> None:
@@ -405,11 +434,15 @@ class Dispatch:
         if error is not None:
             self._disk_next = now + _DISK_EVERY
             if not self._disk_broken:
-                reason = error.strerror or error
-                self._notices.say("output-disk", f"cannot store messages ({reason}); the newest are kept in memory.")
+                why = _reason(error)
+                self._notices.say("output-disk", f"cannot store messages ({why}); the newest are kept in memory.")
         elif self._disk_broken:
             self._notices.say("output-disk-back", "messages are stored on disk again.")
         self._disk_broken = error is not None
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def _sort_and_key(message: Message) -> tuple[bool, tuple[float, int]]:

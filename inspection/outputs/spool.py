@@ -124,12 +124,16 @@ class Spool:
         return dropped
 
     def peek(self) -> Message | None:
-        """The oldest message; None: nothing waits. Records that cannot be read are passed over and counted."""
+        """The oldest message; None: nothing waits. Records that are damaged are passed over and counted.
+
+        Raises:
+            OSError: the disk does not give it (no free file, an error of the medium); it stays the oldest.
+        """
         while self._records:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                 return _decode(self._read(self._records[0]))
             self.damaged += 1
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it is passed over again after a restart
                 self.pop()
         return None
 

@@ -345,6 +345,44 @@ time.sleep(600)
     assert sink.numbers == list(range(sink.numbers[0], 600))
 
 
+def test_a_process_that_has_no_file_left_for_a_moment_loses_no_stored_message(desk: Desk, tmp_path: Path) -> None:
+    """A real limit of the kernel: nothing can be opened until it is lifted."""
+    program = """
+import os, resource, sys, threading
+from pathlib import Path
+from inspection.outputs.courier import Courier
+from inspection.outputs.options import OutputOptions
+from inspection.outputs.spool import Spool
+from tests.outputs.conftest import accounted, message, wait_for
+spool = Spool(sys.argv[1], 100_000_000)
+for number in range(200):
+    spool.append(message(number))
+spool.close()
+class Sink:
+    got = []
+    def open(self): pass
+    def close(self): pass
+    def deliver(self, one): self.got.append(one.sequence)
+alarms = []
+alarm = lambda code, _: alarms.append(code)
+courier = Courier(OutputOptions(), Sink(), name="out", spool=Path(sys.argv[1]), alarm=alarm)
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+free = os.dup(1)
+os.close(free)
+resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+courier.start()
+wait_for(lambda: alarms or courier.counters()["waiting"] == 0)
+during = courier.counters()
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+wait_for(lambda: courier.counters()["waiting"] == 0)
+courier.close(1.0)
+print(alarms, Sink.got == list(range(200)), during["spooled"], during["dropped"], accounted(courier.counters()))
+print(courier.counters()["delivered"], courier.counters()["dropped"])
+"""
+    ran = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == ["['output-disk', 'output-disk-back'] True 200 0 True", "200 0"]
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), gate=st.booleans())
 def test_the_account_balances_at_every_moment_whatever_a_sink_does(seed: int, gate: bool) -> None:

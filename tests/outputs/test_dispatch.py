@@ -24,14 +24,20 @@ TIMEOUT = 2.0
 
 
 class Disk(Spool):
-    """A spool whose disk can be filled up."""
+    """A spool whose disk can be filled up, and can be one that cannot be read."""
 
     full = False
+    unread = False  # it gives nothing back
 
     def append(self, message: Message) -> int:
         if self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
         return super().append(message)
+
+    def _read(self, record: Any) -> bytes:
+        if self.unread:
+            raise OSError(errno.EIO, "Input/output error")
+        return super()._read(record)
 
 
 class Line(RuleBasedStateMachine):
@@ -220,7 +226,7 @@ class MixedGate(Gate):
 class Report(Line):
     """A reporting output with a spool that is never full, restarted and killed now and then."""
 
-    options = OutputOptions(queue=1000, timeout=TIMEOUT, breaker=3)
+    options = OutputOptions(queue=5000, timeout=TIMEOUT, breaker=3)
 
     def start(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
@@ -240,9 +246,14 @@ class Report(Line):
             self.dispatch.put(self.taken[-1])
         self.run()
 
-    @rule(full=st.booleans())
-    def the_disk(self, full: bool) -> None:
-        self.disk.full = full
+    @rule(full=st.booleans(), unread=st.booleans())
+    def the_disk(self, full: bool, unread: bool) -> None:
+        self.disk.full, self.disk.unread = full, unread
+
+    @rule(count=st.just(70))
+    def a_swarm_of_messages(self, count: int) -> None:
+        """More than are kept in memory beside the disk."""
+        self.messages(count, "state")
 
     @rule()
     def closed_and_started_again(self) -> None:
@@ -270,7 +281,7 @@ class Report(Line):
 
     def teardown(self) -> None:
         if hasattr(self, "dispatch"):
-            self.disk.full = False
+            self.disk.full = self.disk.unread = False
             self.let_all_go()
             first = list(dict.fromkeys(m.sequence for m in self.confirmed))
             assert first == [m.sequence for m in self.taken]
@@ -306,7 +317,7 @@ class SmallReport(Report):
 
     def teardown(self) -> None:
         if hasattr(self, "dispatch"):
-            self.disk.full = False
+            self.disk.full = self.disk.unread = False
             self.let_all_go()
             counters = self.dispatch.counters()
             if counters["dropped"] > sum(m.kind == "alarm" for m in self.taken):
@@ -392,6 +403,55 @@ def test_a_message_that_is_pushed_out_of_the_spool_while_it_is_tried_is_not_put_
     numbers = deliver_all(dispatch, 50.0)
     assert numbers == list(range(60 - len(numbers), 60))
     assert accounted(dispatch.counters())
+
+
+def test_a_disk_that_cannot_be_read_is_alarmed_once_and_what_it_holds_goes_first_when_it_can(tmp_path: Path) -> None:
+    dispatch, disk = reporting(tmp_path)
+    disk.unread = True
+    for number in range(100):
+        dispatch.put(message(number))
+    for now in (1.0, 1.5, 2.5, 9.0):
+        assert dispatch.step(now) is None
+        assert now < dispatch.wake(now) <= now + 1.0
+        disk.full = True
+        dispatch.put(message(100 + int(now)))
+    assert [code for code, _ in dispatch.alarms()] == ["output-disk", "output-disk"]  # reading, writing
+    assert dispatch.counters()["dropped"] == 0
+    disk.full = disk.unread = False
+    assert deliver_all(dispatch, 50.0) == [*range(100), 101, 101, 102, 109]
+    assert [code for code, _ in dispatch.alarms()] == ["output-disk-back", "output-disk-back"]
+
+
+def test_a_spool_that_makes_room_and_then_cannot_write_has_counted_what_went(tmp_path: Path) -> None:
+    class Room(Disk):
+        def _write(self, *args: Any) -> None:
+            if self.unread:
+                raise OSError(errno.EIO, "Input/output error")
+            super()._write(*args)
+
+    options = OutputOptions(timeout=TIMEOUT, spool=2000)
+    disk = Room(tmp_path, options.spool)
+    dispatch = Dispatch(options, name="out", spool=disk)
+    assert dispatch.step(0.0) is not None
+    dispatch.done(DeliveryFailed("away"), 0.0)
+    taken = 0
+    while not dispatch.counters()["dropped"]:
+        dispatch.put(message(taken))
+        dispatch.step(0.0, free=False)
+        taken += 1
+    disk.unread = True
+    for _ in range(40):
+        dispatch.put(message(taken))
+        taken += 1
+        dispatch.step(taken * 10.0, free=False)
+        assert accounted(dispatch.counters())
+        assert dispatch.counters()["spooled"] == len(disk)
+    disk.unread = False
+    assert dispatch.step(5000.0) is not None
+    dispatch.done(None, 5000.0)
+    numbers = deliver_all(dispatch, 5000.0)
+    assert numbers == list(range(taken - len(numbers), taken))
+    assert dispatch.counters()["dropped"] == taken - len(numbers)
 
 
 def test_a_verdict_that_arrives_after_its_deadline_is_late_even_if_the_sink_was_content() -> None:

@@ -139,6 +139,21 @@ def test_a_message_larger_than_the_bound_goes_with_all_before_it(tmp_path: Path)
     spool.close()
 
 
+def test_a_disk_that_does_not_give_a_message_costs_none(tmp_path: Path) -> None:
+    """The folder is gone for a while, as with a share that is not mounted; damage is something else."""
+    spool = Spool(tmp_path / "spool", BOUND)
+    for number in range(3):
+        spool.append(message(number))
+    (tmp_path / "spool").rename(tmp_path / "away")
+    for _ in range(5):
+        with pytest.raises(OSError, match="No such file"):
+            spool.peek()
+    assert (len(spool), spool.damaged) == (3, 0)
+    (tmp_path / "away").rename(tmp_path / "spool")
+    assert numbers(spool) == [0, 1, 2]
+    spool.close()
+
+
 def test_two_lines_cannot_deliver_from_one_spool(tmp_path: Path) -> None:
     spool = Spool(tmp_path, BOUND)
     with pytest.raises(ConfigInvalid, match="another process"):
@@ -202,7 +217,9 @@ for number in range(1_000_000):
     assert child.stdout is not None
     stored, delivered = -1, -1
     for line in child.stdout:
-        what, number = line.split() if line.endswith("\n") else ("", "0")
+        if not line.endswith("\n"):
+            break  # it was killed while it wrote that
+        what, number = line.split()
         stored, delivered = (int(number), delivered) if what == "stored" else (stored, int(number))
         if stored == 3000:
             child.send_signal(signal.SIGKILL)
