@@ -59,7 +59,7 @@ class ModbusSink:
         self._registers = [0] * WRITABLE.stop
         self._outcome = Status(0)  # of the result that stands in the registers
         self._ready = False
-        self._published: int | None = None  # the message of that result
+        self._published: tuple[object, ...] | None = None  # the message of that result
         self._flags = Status(0)  # ALARM, REFUSED, PLC_LOST
         self._encoder: int | None = None  # unwrapped
         self._recipes: dict[str, int] = {}  # index by id, of those that were current
@@ -150,7 +150,7 @@ class ModbusSink:
             with self._changed:
                 if self._flags & Status.PLC_LOST:
                     raise DeliveryFailed("the PLC's heartbeat stands still.", where=f"part {message.body['number']}")
-                if self._published != message.sequence:  # else it is tried again
+                if self._published != _identity(message):  # else it is tried again
                     if patience is not None:
                         # A slow PLC would not see RESULTS_READY fall and rise again, and wait for ever.
                         wait(lambda: not self._commands() & Command.ACKNOWLEDGE, "the PLC never lowers ACKNOWLEDGE.")
@@ -178,7 +178,7 @@ class ModbusSink:
         self._put("sequence_again", sequence)
         self._outcome = OUTCOMES[Verdict(message.body["verdict"])]
         self._ready = True
-        self._published = message.sequence
+        self._published = _identity(message)
 
     # What the PLC asks: all from the server's thread.
 
@@ -390,3 +390,8 @@ class ModbusSink:
     def _count(self, name: str) -> None:
         self._counts[name] += 1
         self._put(name, self._counts[name] & (_U16 if REGISTERS[name].kind == "u16" else _U32))
+
+
+def _identity(message: Message) -> tuple[object, ...]:
+    """One result's for ever: sequences begin anew with the line, while an earlier run's come from the spool."""
+    return message.wall, message.sequence, message.body["number"]

@@ -462,6 +462,17 @@ def test_a_result_that_is_not_acknowledged_in_time_is_not_delivered_and_stands_t
             sink.close()
 
 
+def test_a_result_of_this_run_is_shown_after_one_of_the_run_before_with_the_same_sequence() -> None:
+    with ScriptedLine(running=True) as line, serving(line) as (sink, plc):
+        sink.deliver(replace(message(part(7), 3), wall=1.7e9))  # from the spool
+        assert (plc.get("sequence"), plc.get("number"), plc.get("verdict")) == (1, 7, 1)
+        later = replace(message(part(8, verdict=Verdict.NG), 3), wall=1.8e9)
+        sink.deliver(later)
+        assert (plc.get("sequence"), plc.get("number"), plc.get("verdict")) == (2, 8, 2)
+        sink.deliver(later)  # tried again
+        assert plc.get("sequence") == 2
+
+
 def test_the_next_result_waits_until_the_plc_has_lowered_its_acknowledgement() -> None:
     with ScriptedLine(running=True) as line, serving(line, acknowledge=4.0) as (_, plc):
         plc.command(Command.TRIGGER)
