@@ -30,7 +30,7 @@ class WebhookSink:
     Headers: `X-Inspection-Kind` (result, alarm, state); `X-Inspection-Id`, the same for every try of one message and
     for no other message, so that a receiver can drop what it has already; `X-Inspection-Timestamp`, seconds since 1970
     of this try; with a secret `X-Inspection-Signature`: `sha256=` and the hexadecimal HMAC-SHA256 of
-    `TIMESTAMP.BODY`.
+    `TIMESTAMP.BODY`. Errors name scheme, host and port of the URL and nothing else of it.
 
     Raises:
         ConfigInvalid: not an http or https URL, the secret's variable is not set, or `ca` cannot be read.
@@ -39,9 +39,15 @@ class WebhookSink:
     def __init__(self, options: WebhookOptions, line: str) -> None:
         self._options = options
         self._line = line
-        parsed = urllib3.util.parse_url(options.url)
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise ConfigInvalid("`url` must begin with http:// or https:// and name a host.", where=options.url)
+        try:
+            url = urllib3.util.parse_url(options.url)
+        except urllib3.exceptions.LocationParseError:  # whose text is the whole URL
+            url = urllib3.util.Url()
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ConfigInvalid("`url` must begin with http:// or https:// and name a host.", where="url")
+        # Errors go to alarms, logs and other outputs; a password or a token in the URL must not.
+        self._where = _origin(url)
+        self._hidden = [options.url, url.request_uri, url.query or "", url.auth or ""]
         self._secret = _secret(options)
         self._tls = _tls(options)
         self._pool: urllib3.PoolManager | None = None
@@ -55,7 +61,7 @@ class WebhookSink:
     def deliver(self, message: Message) -> None:
         """See `Sink`. 408, 425, 429, 5xx and 3xx are `DeliveryFailed`; any other answer is `DeliveryRefused`."""
         if self._pool is None:
-            raise DeliveryFailed("the connection was closed.", where=self._options.url)
+            raise DeliveryFailed("the connection was closed.", where=self._where)
         body = json.dumps(message.body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         try:
             answer = self._pool.request(
@@ -72,22 +78,30 @@ class WebhookSink:
             else:
                 answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise DeliveryFailed(f"no answer: {error}.", where=self._options.url) from error
+            raise DeliveryFailed(f"no answer: {self._hide(str(error))}.", where=self._where) from error
         if 200 <= answer.status < 300:
             return
-        what = f"answers {answer.status}: {said.decode(errors='replace').strip() or answer.reason}."
+        text = self._hide(said.decode(errors="replace").strip()) or answer.reason
+        what = f"answers {answer.status}: {text}."
         if answer.status in _AGAIN or answer.status >= 500:
-            raise DeliveryFailed(what, where=self._options.url, retry_after=_retry_after(answer))
+            raise DeliveryFailed(what, where=self._where, retry_after=_retry_after(answer))
         if 300 <= answer.status < 400:
-            target = answer.headers.get("Location", "another URL")
-            raise DeliveryFailed(what, where=self._options.url, hint=f"It points to {target}: name that in `url`.")
-        raise DeliveryRefused(what, where=self._options.url)
+            target = _target(answer)
+            raise DeliveryFailed(what, where=self._where, hint=f"It points to {target}: name that in `url`.")
+        raise DeliveryRefused(what, where=self._where)
 
     def close(self) -> None:
         """See `Sink`."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.clear()
+
+    def _hide(self, text: str) -> str:
+        """Some receivers repeat what they were asked for."""
+        for secret in self._hidden:
+            if len(secret) > 1:  # a path of `/` tells nothing
+                text = text.replace(secret, "...")
+        return text
 
     def _headers(self, message: Message, body: bytes) -> dict[str, str]:
         now = str(int(time.time()))
@@ -108,6 +122,19 @@ class WebhookSink:
 def signature(secret: bytes, timestamp: str, body: bytes) -> str:
     """What `X-Inspection-Signature` must be."""
     return "sha256=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def _origin(url: urllib3.util.Url) -> str:
+    return f"{url.scheme}://{url.netloc}"
+
+
+def _target(answer: urllib3.BaseHTTPResponse) -> str:
+    """Where a redirection leads, without what may be secret."""
+    try:
+        target = urllib3.util.parse_url(answer.headers.get("Location", ""))
+    except urllib3.exceptions.LocationParseError:
+        return "another URL"
+    return f"another URL at {_origin(target)}" if target.scheme and target.host else "another path"
 
 
 def _retry_after(answer: urllib3.BaseHTTPResponse) -> float | None:

@@ -166,6 +166,38 @@ def test_a_receiver_that_hangs_or_is_not_there_is_given_up(receiver: Receiver) -
         opened(receiver.url, timeout=5.0).deliver(message(2))
 
 
+def test_no_error_tells_what_is_secret_in_the_url(receiver: Receiver) -> None:
+    address = receiver.url.removeprefix("http://").removesuffix("/hook")
+    secret = f"http://user:passw0rd@{address}/t0ken/hook?key=s3cret"
+    receiver.answers = [503, 404, 302]
+    receiver.body = b"Cannot POST /t0ken/hook?key=s3cret"
+    receiver.headers = {"Location": "https://user:passw0rd@elsewhere.plant:8443/t0ken/hook?key=s3cret"}
+    sink = opened(secret)
+    raised = []
+    for number in range(3):
+        with pytest.raises(DeliveryFailed) as answered:
+            sink.deliver(message(number))
+        raised.append(answered.value)
+    sink.close()
+    with pytest.raises(DeliveryFailed) as closed:
+        sink.deliver(message(4))
+    receiver.close()
+    sink.open()
+    with pytest.raises(DeliveryFailed) as away:
+        sink.deliver(message(5))
+    for error in (*raised, closed.value, away.value):
+        assert error.where == f"http://{address}"
+        for word in ("user", "passw0rd", "t0ken", "s3cret"):
+            assert word not in f"{error} {error.hint}"
+    assert "https://elsewhere.plant:8443" in str(raised[2].hint)
+    assert all("Authorization" not in headers for headers, _ in receiver.got)  # as the page says
+    for wrong in ("ftp://user:passw0rd@host/t0ken", "http://user:passw0rd@[::1/t0ken"):
+        with pytest.raises(ConfigInvalid) as refused:
+            opened(wrong)
+        assert "passw0rd" not in str(refused.value)
+        assert "t0ken" not in str(refused.value)
+
+
 def test_a_long_answer_is_not_read_to_its_end(receiver: Receiver) -> None:
     receiver.body = b"x" * 5_000_000
     sink = opened(receiver.url)
