@@ -15,14 +15,15 @@ import time
 from typing import Any
 
 from inspection.control import Alarm, Control
-from inspection.errors import ConfigInvalid
+from inspection.errors import ConfigInvalid, InspectionError
 from inspection.outputs.mqtt import Broker, Will
 from inspection.outputs.options import MqttOptions
 from inspection.outputs.sink import DeliveryFailed, Message
-from inspection.outputs.sparkplug_payload import DataType, Metric, PayloadInvalid, decode, encode
+from inspection.outputs.sparkplug_payload import DataType, Metric, decode, encode
 
 Values = dict[str, tuple[DataType, str | int | float | bool | None]]
 
+_NAMES_SHOWN, _LONGEST_NAME = 3, 80  # of commands that are not known
 _REBIRTH = "Node Control/Rebirth"
 _PART: Values = {
     "Number": (DataType.INT64, None),
@@ -133,17 +134,17 @@ class SparkplugSink:
             self._publish_device("DBIRTH", self._metrics(self._values))
 
     def _heard(self, _topic: str, payload: bytes) -> None:
-        """A command to the node; runs on the connection's thread."""
+        """A command to the node; runs on the connection's thread, which no command may end."""
         try:
             commands = decode(payload)
-        except PayloadInvalid as error:
-            self._alarm("sparkplug-command", str(error))
-            return
-        for name in sorted(commands.keys() - {_REBIRTH}):
-            self._alarm("sparkplug-command", f"The command {name!r} is not one of this node.")
-        if commands.get(_REBIRTH) is True:
-            with contextlib.suppress(DeliveryFailed):  # the connection is gone, and its next birth comes with the next
+            if unknown := sorted(commands.keys() - {_REBIRTH}):
+                self._alarm("sparkplug-command", _unknown(unknown))
+            if commands.get(_REBIRTH) is True:
                 self._born()
+        except DeliveryFailed:
+            pass  # the connection is gone, and its next birth comes with the next
+        except InspectionError as error:
+            self._alarm("sparkplug-command", str(error))
 
     def _publish_device(self, what: str, metrics: list[Metric]) -> None:
         self._seq = (self._seq + 1) % 256
@@ -197,6 +198,13 @@ class SparkplugSink:
     def _counters(self) -> Values:
         line = self._control.counters().get("line", {})
         return {f"Counters/{name}": (DataType.INT64, line.get(name, 0)) for name in _COUNTERS}
+
+
+def _unknown(names: list[str]) -> str:
+    """One sentence however many and however long they are: they come from outside."""
+    shown = ", ".join(repr(name[:_LONGEST_NAME]) for name in names[:_NAMES_SHOWN])
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"The command {shown}{more} is not one of this node."
 
 
 def _text(value: object) -> str | None:

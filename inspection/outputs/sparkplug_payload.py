@@ -89,7 +89,9 @@ def decode(data: bytes) -> dict[str, object]:
     values: dict[str, object] = {}
     for metric in payload.metrics:
         field = metric.WhichOneof("value")
-        values[metric.name] = getattr(metric, field) if field is not None else None
+        # protobuf gives a name that is not UTF-8 as bytes.
+        name = metric.name if isinstance(metric.name, str) else metric.name.decode(errors="backslashreplace")
+        values[name] = getattr(metric, field) if field is not None else None
     return values
 
 

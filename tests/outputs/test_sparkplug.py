@@ -23,7 +23,7 @@ from inspection.outputs.sink import Message
 from inspection.outputs.sparkplug import SparkplugSink
 from inspection.outputs.sparkplug_payload import DataType, Metric, PayloadInvalid, decode, encode
 from inspection.results import Verdict
-from tests.outputs.brokers import Mosquitto
+from tests.outputs.brokers import Mosquitto, Subscriber
 from tests.outputs.conftest import accounted, result, wait_for
 from tests.outputs.scripted_line import ScriptedLine
 
@@ -197,6 +197,45 @@ def test_a_rebirth_is_answered_and_another_command_is_alarmed(
     assert alarms[0][0] == "sparkplug-command"
     assert "Reboot" in alarms[0][1]
     sink.close()
+
+
+def test_no_command_from_outside_ends_the_connections_thread(broker: Mosquitto, line: ScriptedLine) -> None:
+    alarms: list[tuple[str, str]] = []
+    sink = SparkplugSink(asked(broker.port), line, "line 1", lambda code, text: alarms.append((code, text)))
+    reader = Subscriber(broker.port, "spBv1.0/plant/#")
+    command = "spBv1.0/plant/NCMD/cell"
+    births = "spBv1.0/plant/NBIRTH/cell"
+
+    def asks(*names: str) -> bytes:
+        return encode(
+            (Metric(name=n, kind=DataType.BOOLEAN, value=True, timestamp=1) for n in names), timestamp=1, seq=1
+        )
+
+    def threads() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name.startswith("mqtt-")]
+
+    try:
+        sink.open()
+        wait_for(lambda: len(reader.on(births)) == 1)
+        before = threads()
+        assert len(before) == 1
+        not_utf8 = asks("XXXX", "Node Control/Reboot", "Node Control/Rebirth").replace(b"XXXX", b"\xff\xfe\x00\x80")
+        reader.publish(command, not_utf8)
+        wait_for(lambda: len(reader.on(births)) == 2)
+        reader.publish(command, b"\xff\xff\xff")
+        reader.publish(command, asks(*(f"{number}" * 500 for number in range(1000))))
+        wait_for(lambda: len(alarms) == 3)
+        reader.publish(command, asks("Node Control/Rebirth"))
+        wait_for(lambda: len(reader.on(births)) == 3)
+        assert threads() == before
+        sink.deliver(result(1))
+    finally:
+        sink.close()
+        reader.close()
+    assert [code for code, _ in alarms] == ["sparkplug-command"] * 3  # one for each message, however much it holds
+    assert "Node Control/Reboot" in alarms[0][1]
+    assert "\\xff" in alarms[0][1]
+    assert len(alarms[2][1]) < 500
 
 
 def test_what_was_stored_while_the_broker_was_away_arrives_in_order_and_is_marked_historical(
