@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from inspection.modelfile import Value
 from inspection.quantities import Count, Delay, Seconds
@@ -59,14 +59,31 @@ class StreamOptions(CameraOptions):
         loop: a file starts again at its end.
         realtime: a file's frames come at its own rate, not as fast as they can be decoded.
         mono: take the luminance alone.
+        verify: `false`: take whatever `https` or `rtsps` server answers, with any certificate.
+        ca: certificates, as PEM, that the server's must come from, or its own certificate; None: those that this
+            machine trusts.
     """
 
     kind: Literal["stream"]
     url: str
+    verify: bool = True
+    ca: Path | None = None
     timeout: Seconds = 3.0
     loop: bool = False
     realtime: bool = True
     mono: bool = False
+
+    @field_validator("ca")
+    @classmethod
+    def _is_for_verifying(cls, ca: Path | None, given: ValidationInfo) -> Path | None:
+        if ca is not None and not (given.data.get("verify") and _shows_certificate(given.data.get("url", ""))):
+            raise ValueError("is for a server that is verified: an `https` or `rtsps` address, without `verify: false`")
+        return ca
+
+    @property
+    def secured(self) -> bool:
+        """Whether the server shows a certificate."""
+        return _shows_certificate(self.url)
 
 
 class DeviceOptions(CameraOptions):
@@ -143,6 +160,10 @@ class ReplayOptions(CameraOptions):
     loop: bool = False
     preload: bool = True
     speed: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0
+
+
+def _shows_certificate(url: str) -> bool:
+    return url.partition("://")[0].lower() in ("https", "rtsps")
 
 
 AnyCamera = Annotated[

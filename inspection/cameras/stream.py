@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +27,15 @@ except ImportError as error:  # pragma: no cover - the extra is there in every e
         "Video needs PyAV.", hint="Install it with: pip install 'lightsout-inspection[video]'"
     ) from error
 
+# Where systems keep the authorities that they trust, if OpenSSL's own place has no such file: Debian and Arch, Fedora,
+# SUSE, Alpine and macOS.
+AUTHORITIES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+PLAYLISTS = ("hls", "dash")  # FFmpeg fetches their pieces without looking at certificates (libavformat 62)
 # UDP loses packets, and half a picture is worse than a late one.
 RTSP = {"rtsp_transport": "tcp", "fflags": "nobuffer", "flags": "low_delay"}
 
@@ -98,13 +109,23 @@ class StreamCamera:
         try:
             container = av.open(
                 options.url,
-                options=RTSP if options.url.startswith("rtsp") else {},
+                options=(RTSP if options.url.startswith("rtsp") else {}) | self._tls(),
                 timeout=(timeout, timeout) if self._live else None,
             )
         except av.FFmpegError as error:
             if self._live:
-                raise CameraLost(f"the stream cannot be opened: {error.strerror}.", where=self._where) from error
+                hint = _CERTIFICATE if options.secured and options.verify else None
+                raise CameraLost(
+                    f"the stream cannot be opened: {error.strerror}.", where=self._where, hint=hint
+                ) from error
             raise ConfigInvalid(f"the video cannot be opened: {error.strerror}.", where=self._where) from error
+        if options.secured and options.verify and container.format.name in PLAYLISTS:
+            container.close()
+            raise ConfigInvalid(
+                "it is a playlist, whose pieces come from servers that cannot be verified.",
+                where=self._where,
+                hint="Take the camera's `rtsps` address; or write `verify: false`, and protect the network.",
+            )
         if not container.streams.video:
             container.close()
             raise ConfigInvalid("there is no video in it.", where=self._where)
@@ -119,6 +140,22 @@ class StreamCamera:
             "rate": float(video.average_rate) if video.average_rate else None,
         }
         return container
+
+    def _tls(self) -> dict[str, str]:
+        """FFmpeg's options, which take any certificate by default. Also for `http`, which may lead on to `https`."""
+        if not (self._live and self._options.verify):
+            return {}
+        ca = self._options.ca
+        if ca is not None:
+            try:
+                ssl.create_default_context(cafile=ca)
+            except OSError as error:  # no such file, or no certificate in it (ssl.SSLError)
+                raise ConfigInvalid(
+                    f"no certificate can be read: {error.strerror or error}.", where=f"{self._where}, `ca` {ca}"
+                ) from error
+        trusted = (ca, ssl.get_default_verify_paths().cafile, *AUTHORITIES)
+        file = next((str(path) for path in trusted if path is not None and os.path.isfile(path)), None)
+        return {"tls_verify": "1"} | ({} if file is None else {"ca_file": file})
 
     def _frames(self, container: InputContainer, stopping: threading.Event) -> Iterator[Frame]:
         began = time.monotonic()
@@ -171,6 +208,12 @@ class StreamCamera:
             return Frame(pixels=None, number=self._number, received=received, damage=damage)
         pixels, name = _pixels(decoded, mono=self._options.mono)
         return Frame(pixels=pixels, number=self._number, received=received, device_ns=stamp, pixel_format=name)
+
+
+_CERTIFICATE = (
+    "Is it there, and its certificate in force, for this very name or address, and from an authority that this machine "
+    "trusts? A certificate of the plant's or the camera's own is named in `ca`."
+)
 
 
 def _pixels(decoded: av.VideoFrame, *, mono: bool) -> tuple[Pixels, str]:

@@ -46,6 +46,7 @@ def check_line(recipe: Recipe, cards: dict[str, ModelCard], report: Report) -> N
     _trigger(recipe, report)
     _match(recipe, report)
     _times(recipe, report)
+    _cameras(recipe, report)
     for index, output in enumerate(recipe.outputs):
         _output(index, output, recipe, cards, report)
     _outputs(recipe, report)
@@ -182,6 +183,24 @@ def _times(recipe: Recipe, report: Report) -> None:
                 ("views", name, "camera", "silence"),
                 f"is {silence:g} s and the takt {recipe.takt:g} s: between two parts the camera would count as stuck.",
                 "Make it several takts.",
+            )
+
+
+def _cameras(recipe: Recipe, report: Report) -> None:
+    for name, view in recipe.views.items():
+        camera, key = view.camera, ("views", name, "camera")
+        if isinstance(camera, StreamOptions):
+            if camera.ca is not None and not os.access(camera.ca, os.R_OK):
+                report.error((*key, "ca"), f"{camera.ca} cannot be read.", "Paths are relative to the recipe's folder.")
+            if camera.secured and not camera.verify:
+                report.warning(
+                    (*key, "verify"), "whoever is in that network can stand in for the camera.", "Name its `ca`."
+                )
+        if isinstance(camera, DeviceOptions) and str(camera.device).lower().startswith(("https://", "rtsps://")):
+            report.warning(
+                (*key, "device"),
+                "OpenCV does not look at certificates: whoever is in that network can stand in for the camera.",
+                "Use `kind: stream`.",
             )
 
 

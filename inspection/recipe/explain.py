@@ -14,6 +14,7 @@ from inspection.cameras.options import (
     ReplayOptions,
     StreamOptions,
 )
+from inspection.cameras.url import without_password
 from inspection.info import sections as card_sections
 from inspection.modelfile import ModelCard
 from inspection.outputs.options import AnyOutput, ModbusOptions, MqttOptions, OpcUaOptions
@@ -242,9 +243,9 @@ def _camera(camera: AnyCamera) -> str:
         size = f", {camera.width} x {camera.height}" if camera.width and camera.height else ""
         return f"GenICam at {camera.address}, {camera.pixel_format or 'format as it stands'}{size}; {triggered}"
     if isinstance(camera, StreamOptions):
-        return f"{camera.url}{', mono' if camera.mono else ''}; it runs by itself"
+        return f"{without_password(camera.url)}{', mono' if camera.mono else ''}; it runs by itself"
     if isinstance(camera, DeviceOptions):
-        return f"device {camera.device}{', mono' if camera.mono else ''}; it runs by itself"
+        return f"device {without_password(str(camera.device))}{', mono' if camera.mono else ''}; it runs by itself"
     if isinstance(camera, FolderOptions):
         return f"files {camera.pattern} that appear in {camera.path}"
     if isinstance(camera, PushedOptions):

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import datetime
+import functools
+import ipaddress
 import signal
+import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from inspection.cameras.camera import Camera, CameraEnded, CameraLost
 from inspection.cameras.open import open_camera
@@ -197,6 +207,128 @@ def test_a_password_stays_out_of_messages_and_facts(opened: Open) -> None:
         opened("rtsp://user:secret@127.0.0.1:1/stream")
     assert "secret" not in str(caught.value)
     assert "rtsp://127.0.0.1:1/stream" in str(caught.value)
+
+
+# ---------------------------------------------------------------- TLS
+
+
+class Secured:
+    """An https server of a folder, with a certificate that it signed itself for 127.0.0.1."""
+
+    def __init__(self, folder: Path) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "camera")])
+        day, now = datetime.timedelta(days=1), datetime.datetime.now(datetime.UTC)
+        address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        signed = (
+            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(address, critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        self.certificate, secret = folder / "camera.pem", folder / "camera.key"
+        self.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+        plain = serialization.NoEncryption()
+        secret.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, secret)
+        self.asked: list[str] = []
+        asked = self.asked
+
+        class Door(SimpleHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append(self.path)
+                super().do_GET()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Door, directory=str(folder)))
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that hangs up in the handshake
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def url(self, path: str, *, host: str = "127.0.0.1") -> str:
+        return f"https://{host}:{self._server.server_port}/{path}"
+
+    def off(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[Secured]:
+    video(tmp_path / "red.avi", "mjpeg", "yuvj420p")
+    server = Secured(tmp_path)
+    yield server
+    server.off()
+
+
+def test_a_server_with_a_certificate_of_its_own_is_refused_until_it_is_named(secured: Secured, opened: Open) -> None:
+    with pytest.raises(CameraLost, match="cannot be opened") as caught:
+        opened(secured.url("red.avi"))
+    assert "`ca`" in (caught.value.hint or "")
+    assert secured.asked == []  # not a word before it is known
+    frames = take(opened(secured.url("red.avi"), ca=secured.certificate), 10)
+    assert [frame.number for frame in frames] == list(range(1, 11))
+    assert frames[0].pixels is not None
+    assert np.abs(frames[0].pixels.astype(int) - RED).max() <= 3
+
+
+def test_a_certificate_for_another_name_is_refused(secured: Secured, opened: Open) -> None:
+    with pytest.raises(CameraLost, match="cannot be opened"):
+        opened(secured.url("red.avi", host="localhost"), ca=secured.certificate)
+    assert secured.asked == []
+
+
+def test_a_certificate_that_this_machine_trusts_is_taken(
+    secured: Secured, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(secured.certificate))
+    assert len(take(opened(secured.url("red.avi")), 3)) == 3
+
+
+def test_who_says_so_takes_any_certificate(secured: Secured, opened: Open) -> None:
+    assert len(take(opened(secured.url("red.avi"), verify=False), 3)) == 3
+
+
+def test_an_rtsps_server_is_verified_too(secured: Secured, opened: Open) -> None:
+    # The server speaks no RTSP; whether it is asked at all shows whether its certificate was taken.
+    url = secured.url("red").replace("https", "rtsps")
+    for ca, asked in ((None, False), (secured.certificate, True)):
+        heard: list[bytes] = []
+        secured._server.finish_request = lambda request, _, heard=heard: heard.append(request.recv(7))  # type: ignore
+        with pytest.raises(CameraLost, match="cannot be opened"):
+            opened(url, ca=ca)
+        assert (b"OPTIONS" in heard) is asked, heard
+
+
+def test_a_playlist_whose_pieces_cannot_be_verified_is_refused(secured: Secured, opened: Open, tmp_path: Path) -> None:
+    video(tmp_path / "red.ts", "libx264", "yuv420p")
+    (tmp_path / "red.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nred.ts\n#EXT-X-ENDLIST\n")
+    with pytest.raises(ConfigInvalid, match="playlist") as caught:
+        opened(secured.url("red.m3u8"), ca=secured.certificate)
+    assert "`verify: false`" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_a_file_without_certificates_is_said_at_the_start(
+    secured: Secured, opened: Open, tmp_path: Path, content: bytes | None
+) -> None:
+    ca = tmp_path / "plant.pem"
+    if content is not None:
+        ca.write_bytes(content)
+    with pytest.raises(ConfigInvalid, match="no certificate can be read") as caught:
+        opened(secured.url("red.avi"), ca=ca)
+    assert "plant.pem" in (caught.value.where or "")
+
+
+@pytest.mark.parametrize("options", [{"url": "rtsp://host/a"}, {"url": "https://host/a", "verify": False}])
+def test_certificates_that_would_not_be_looked_at_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="is for a server that is verified"):
+        StreamOptions(kind="stream", ca=Path("plant.pem"), **options)
 
 
 # ---------------------------------------------------------------- RTSP

@@ -92,6 +92,15 @@ def test_check_gives_json_for_programs(write: Write, capsys: pytest.CaptureFixtu
     assert finding["where"].startswith(f"{path}:")
 
 
+@pytest.mark.parametrize(
+    "camera", [{"kind": "stream", "url": "rtsp://me:secret@h/a"}, {"kind": "device", "device": "rtsp://me:secret@h/a"}]
+)
+def test_explain_keeps_a_camera_s_password_to_itself(write: Write, camera: dict[str, Any]) -> None:
+    text = explain(load(write({"views.side.camera": camera})))
+    assert "rtsp://h/a" in text
+    assert "secret" not in text
+
+
 def test_explain_prints_what_will_happen(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("explain", example)
     out = capsys.readouterr().out
