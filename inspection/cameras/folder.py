@@ -58,6 +58,7 @@ class FolderCamera:
         self._options = options
         self._view = view
         self._expression = re.compile(options.part) if options.part else None
+        self._groups = options.groups
         self._taken: dict[str, State] = {}
         self._changing: dict[str, tuple[State, float]] = {}  # not known to be whole: as last seen, and since when
         self._whole: deque[_Found] = deque()
@@ -220,7 +221,7 @@ class FolderCamera:
             number=self._number,
             received=time.monotonic(),
             trigger=int(trigger) if trigger else None,
-            part=serials.get("part"),
+            part=serials.get("part") or None,
             lot=serials.get("lot"),
             pixel_format=pixel_format(pixels),
             damage=damage,
@@ -234,8 +235,10 @@ class FolderCamera:
         if match is None:
             self._unnamed += 1
             return {}
-        named = {name: value for name, value in match.groupdict().items() if value is not None}
-        return named or {"part": match[1]}
+        said = {name: match[group] for name, group in self._groups.items() if match[group] is not None}
+        if "part" in self._groups and not said.get("part"):
+            self._unnamed += 1
+        return said
 
     def _put_away(self) -> None:
         """Moves what was handed out. After the frame was given, so that a kill in between shows it twice, not never."""

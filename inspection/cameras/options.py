@@ -108,8 +108,9 @@ class FolderOptions(CameraOptions):
 
     Attributes:
         pattern: which files, as in a shell. Hidden and temporary names (`.x`, `x~`, `x.tmp`, `x.part`) never are.
-        part: a regular expression that is searched in the file's name without its ending: its group `part` (or the
-            first group) is the part's serial, groups `lot` and `trigger` likewise where it has them; None: by order.
+        part: a regular expression that is searched in the file's name without its ending: its group `part` (or else the
+            first one without a name, or else the first that is neither `lot` nor `trigger`) is the part's serial,
+            groups `lot` and `trigger` likewise where it has them; None: by order.
         done: folder into which files are moved after they were handed out; None: they stay.
         existing: whether what lies there at the first start is taken too.
         settled: a file counts as whole when its size and time stood still for so long. 0 where whoever writes moves
@@ -135,6 +136,19 @@ class FolderOptions(CameraOptions):
             if not expression.groups:
                 raise ValueError("has no group; write `(?P<part>...)` around the serial")
         return part
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """Which group of `part` is the `part`, the `lot`, the `trigger`: those of them that a name can say."""
+        if self.part is None:
+            return {}
+        expression = re.compile(self.part)
+        found = {name: at for name, at in expression.groupindex.items() if name in ("part", "lot", "trigger")}
+        others = [at for at in range(1, expression.groups + 1) if at not in found.values()]
+        unnamed = [at for at in others if at not in expression.groupindex.values()]
+        if "part" not in found and others:
+            found["part"] = (unnamed or others)[0]
+        return found
 
 
 class PushedOptions(CameraOptions):

@@ -77,7 +77,7 @@ def runs_free(camera: AnyCamera) -> bool:
 def says(camera: AnyCamera, what: str) -> bool:
     """Whether frames can say which `trigger` or `part` they belong to."""
     if isinstance(camera, FolderOptions):
-        return camera.part is not None and (what == "part" or f"(?P<{what}>" in camera.part)
+        return what in camera.groups
     if isinstance(camera, ReplayOptions):
         return is_recording(camera.path)
     return isinstance(camera, PushedOptions)

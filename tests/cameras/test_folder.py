@@ -138,6 +138,11 @@ def test_what_lies_there_at_the_start_can_be_left_out_but_not_what_came_while_it
     [
         (r"_(\w+)$", "top_SN42.png", ("SN42", None, None)),
         (r"(?P<lot>L\d+)-(?P<part>\w+)-(?P<trigger>\d+)", "L7-A1-0012.png", ("A1", "L7", 12)),
+        (r"SN(\d+)_L(?P<lot>\d+)", "SN42_L7.png", ("42", "7", None)),
+        (r"(?P<lot>L\d+)_(\w+)", "L7_A1.png", ("A1", "L7", None)),
+        (r"(?P<trigger>\d+)_(?P<view>[a-z]+)_(\w+)", "12_top_A1.png", ("A1", None, 12)),
+        (r"(?P<lot>L\d+)_(?P<serial>\w+)", "L7_A1.png", ("A1", "L7", None)),
+        (r"(?P<trigger>\d+)", "12.png", (None, None, 12)),
         (r"_(\w+)$", "nothing.png", (None, None, None)),
         (None, "top_SN42.png", (None, None, None)),
     ],
@@ -151,6 +156,18 @@ def test_the_serial_is_read_from_the_name(
     frame = take(source)
     assert (frame.part, frame.lot, frame.trigger) == wanted
     assert source.facts()["unnamed"] == (expression is not None and wanted == (None, None, None))
+
+
+@pytest.mark.parametrize(
+    ("expression", "name"), [(r"(?P<lot>L\d+)(?:_(?P<part>\w+))?", "L7.png"), (r"(?P<lot>L\d+)_(\w*)", "L7_.png")]
+)
+def test_a_name_that_matches_and_has_no_serial_is_counted(tmp_path: Path, expression: str, name: str) -> None:
+    put(tmp_path, name)
+    source = camera(tmp_path, part=expression)
+    source.start()
+    frame = take(source)
+    assert (frame.part, frame.lot) == (None, "L7")
+    assert source.facts()["unnamed"] == 1
 
 
 def test_a_trigger_that_is_no_number_damages_the_frame(tmp_path: Path) -> None:

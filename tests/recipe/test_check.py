@@ -170,6 +170,15 @@ ERRORS: list[tuple[str, dict[str, Any], str, str]] = [
         "match.by",
         "(?P<trigger>",
     ),
+    (
+        "names that say a trigger and no part",
+        {
+            "match": {"by": "part"},
+            "views.top.camera": {**FOLDER, "part": "(?P<trigger>.*)"},
+        },
+        "match.by",
+        "(?P<part>",
+    ),
     ("a frame that may be a takt early", {"match": {"early": "1s"}}, "match.early", "takt"),
     ("a lead as long as the deadline", {"outputs": [{**GATE, "lead": "900ms"}]}, "outputs.0.lead", "nothing is left"),
     ("a gate without results", {"outputs": [{**GATE, "sends": ["alarm"]}]}, "outputs.0.sends", "no results"),
