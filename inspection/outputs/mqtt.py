@@ -38,6 +38,10 @@ Will = tuple[str, bytes, bool]  # topic, payload, retained
 class Broker:
     """A connection to a broker that comes back by itself; used by `MqttSink` and `SparkplugSink`.
 
+    paho cannot be called back from inside a connect or a TLS handshake: a client that is given up meanwhile would go on
+    to connect, send again what was not acknowledged, and stay. So each step after it asks whether its client is still
+    the current one, and ends it if not.
+
     Args:
         will: asked before each connection; what the broker publishes when this one breaks.
         born: called after each connection, on the connection's thread, before anything else is published.
@@ -87,11 +91,11 @@ class Broker:
         if self._tls is not None:
             client.tls_set_context(self._tls)
         client.on_pre_connect = self._on_pre_connect
-        client.on_socket_open = _send_at_once
+        client.on_socket_open = self._on_socket_open
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
-        client.on_publish = lambda _c, _u, mid, reason, _p: self._on_answer(mid, reason)
-        client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._on_answer(mid, reasons[0])
+        client.on_publish = lambda one, _u, mid, reason, _p: self._on_answer(one, mid, reason)
+        client.on_subscribe = lambda one, _u, mid, reasons, _p: self._on_answer(one, mid, reasons[0])
         client.on_message = self._on_message
         with self._changed:
             self._client, self._refusal = client, None
@@ -100,8 +104,11 @@ class Broker:
         except (OSError, ValueError) as error:
             self.close()
             raise DeliveryFailed(f"cannot connect: {error}.", where=self.where) from error
-        self._thread = threading.Thread(target=client.loop_forever, name=f"mqtt-{self._client_id}", daemon=True)
-        self._thread.start()
+        with self._changed:
+            if self._client is client:
+                name = f"mqtt-{self._client_id}"
+                self._thread = threading.Thread(target=client.loop_forever, name=name, daemon=True)
+                self._thread.start()
         try:
             self._await_connection(client, self._patience)
         except DeliveryFailed:
@@ -168,14 +175,13 @@ class Broker:
 
     def break_off(self) -> None:
         """Lets go without a word, so that the broker publishes the last will."""
-        client = self._client
-        if client is not None and isinstance(connection := client.socket(), socket.socket):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        self.close()
+        self._let_go(abruptly=True)
 
     def close(self) -> None:
         """Lets go, and wakes who waits."""
+        self._let_go(abruptly=False)
+
+    def _let_go(self, *, abruptly: bool) -> None:
         with self._changed:
             client, self._client = self._client, None
             thread, self._thread = self._thread, None
@@ -183,7 +189,9 @@ class Broker:
             self._answers.clear()
             self._changed.notify_all()
         if client is not None:
-            client.disconnect()
+            if abruptly and isinstance(connection := client.socket(), socket.socket):
+                _cut(connection)
+            _end(client)
         if thread is not None and thread is not threading.current_thread():
             thread.join(self._patience)
 
@@ -210,13 +218,25 @@ class Broker:
     # -- on the connection's thread --------------------------------------------------------------------------------
 
     def _on_pre_connect(self, client: paho.Client, _user: Any) -> None:
+        if client is not self._client:
+            _end(client)
+            raise ConnectionAbortedError("it was given up")  # as if it could not connect
         topic, payload, retain = self._will()
         client.will_set(topic, payload, qos=1, retain=retain)
+
+    def _on_socket_open(self, client: paho.Client, _user: Any, connection: Any) -> None:
+        if client is not self._client:
+            _cut(connection)  # before paho writes to it
+            _end(client)
+            return
+        # A packet that follows another one would wait some 40 ms for the first one's acknowledgement (Nagle).
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _on_connect(
         self, client: paho.Client, _user: Any, _flags: Any, reason: ReasonCode, properties: Properties | None
     ) -> None:
         if client is not self._client:
+            _end(client)
             return
         if reason.is_failure:
             self._refuse(f"does not let us in: {reason}")
@@ -246,15 +266,17 @@ class Broker:
                 self._connected = False
                 self._changed.notify_all()
 
-    def _on_answer(self, mid: int, reason: ReasonCode) -> None:
+    def _on_answer(self, client: paho.Client, mid: int, reason: ReasonCode) -> None:
         with self._changed:
+            if client is not self._client:
+                return  # every client numbers from 1
             self._answers[mid] = reason
             while len(self._answers) > _ANSWERS:
                 del self._answers[next(iter(self._answers))]
             self._changed.notify_all()
 
-    def _on_message(self, _client: paho.Client, _user: Any, message: paho.MQTTMessage) -> None:
-        if self._heard is not None:
+    def _on_message(self, client: paho.Client, _user: Any, message: paho.MQTTMessage) -> None:
+        if self._heard is not None and client is self._client:
             self._heard(message.topic, bytes(message.payload))
 
 
@@ -318,9 +340,15 @@ def _level(value: object) -> str:
     return re.sub(r"[/+#\x00]", "_", str(value)) if value not in (None, "") else "-"
 
 
-def _send_at_once(_client: paho.Client, _user: Any, connection: Any) -> None:
-    """A packet that follows another one would wait some 40 ms for the first one's acknowledgement (Nagle)."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def _end(client: paho.Client) -> None:
+    """Its thread ends as soon as it comes out of a connect, and it has nothing left to send again."""
+    client.drop_out_messages()
+    client.disconnect()
+
+
+def _cut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _check_topic(template: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import os
@@ -96,6 +97,69 @@ class Subscriber:
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+
+
+class SlowProxy:
+    """TCP between a line and a broker, which can be stopped: it takes connections then, and passes nothing on."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._flows = threading.Event()
+        self._flows.set()
+        self._ends: list[socket.socket] = []
+        self.stopped = 0  # connections and packets that it has taken while it was stopped
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._start(self._accept)
+
+    def _start(self, target: Any, *arguments: Any) -> None:
+        threading.Thread(target=target, args=arguments, name="slow-proxy", daemon=True).start()
+
+    def stop(self) -> None:
+        self.stopped = 0
+        self._flows.clear()
+
+    def go_on(self) -> None:
+        self._flows.set()
+
+    def cut(self) -> None:
+        """Ends all connections; what they had not passed on is lost."""
+        ends, self._ends = self._ends, []
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        self.go_on()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                self._start(self._connect, self._listener.accept()[0])
+
+    def _connect(self, line: socket.socket) -> None:
+        self._wait()
+        broker = socket.create_connection(("127.0.0.1", self._target))
+        self._ends += [line, broker]
+        self._start(self._pass_on, line, broker)
+        self._start(self._pass_on, broker, line)
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # cut
+            while data := source.recv(65536):
+                self._wait()
+                target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+
+    def _wait(self) -> None:
+        if not self._flows.is_set():
+            self.stopped += 1
+            self._flows.wait()
 
 
 class Certificates:

@@ -21,7 +21,7 @@ from inspection.outputs.mqtt import MqttSink, topic
 from inspection.outputs.options import MqttOptions
 from inspection.outputs.sink import DeliveryFailed, DeliveryRefused, Message
 from inspection.results import Verdict
-from tests.outputs.brokers import Certificates, Mosquitto, Subscriber
+from tests.outputs.brokers import Certificates, Mosquitto, SlowProxy, Subscriber
 from tests.outputs.conftest import accounted, message, result, wait_for
 
 pytestmark = pytest.mark.line
@@ -202,6 +202,58 @@ def test_a_broker_that_answers_nothing_gets_the_message_again_and_the_line_shows
     assert list(dict.fromkeys(numbers)) == [1, 2]
     courier.close(1.0)
     wait_for(lambda: reader.on("inspection/line/status")[-1] == b"offline")
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_connection_that_is_given_up_while_it_is_made_sends_nothing_more_and_ends(
+    tmp_path: Path, qos: Literal[1, 2]
+) -> None:
+    """A verdict was sent, the connection broke, and the next one hangs in its TLS handshake when it is too late."""
+    own = Certificates(tmp_path)
+    files = (f"cafile {own.ca}", f"certfile {own.server}", f"keyfile {own.server_key}", "allow_anonymous true")
+    broker = Mosquitto(tmp_path, *files)
+    proxy = SlowProxy(broker.port)
+    reader = Subscriber(broker.port, ca=own.ca)
+    sink = MqttSink(options(proxy.port, ca=own.ca, qos=qos, timeout=60.0), "line")
+    failed: list[DeliveryFailed] = []
+
+    def deliver_the_second() -> None:
+        try:
+            sink.deliver(result(2, verdict=Verdict.NG))
+        except DeliveryFailed as error:
+            failed.append(error)
+
+    def connections() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("mqtt-")]
+
+    others = [threading.Thread(target=deliver_the_second), threading.Thread(target=sink.close)]
+    try:
+        sink.open()
+        sink.deliver(result(1))
+        proxy.stop()
+        others[0].start()
+        wait_for(lambda: proxy.stopped == 1)  # the verdict is on its way
+        proxy.cut()
+        wait_for(lambda: proxy.stopped == 2)  # the next connection waits for the broker's side of the handshake
+        others[1].start()
+        wait_for(lambda: failed)
+        proxy.go_on()
+        wait_for(lambda: not connections())
+        for other in others:
+            other.join(30)
+        sink.open()
+        sink.deliver(result(3))
+        wait_for(lambda: len(reader.on("inspection/line/result")) >= 2)
+        sink.close()
+        wait_for(lambda: reader.on("inspection/line/status")[-1] == b"offline")
+        numbers = [json.loads(payload)["number"] for payload in reader.on("inspection/line/result")]
+        assert numbers == [1, 3]
+        assert connections() == []
+    finally:
+        proxy.close()
+        sink.close()
+        reader.close()
+        broker.kill()
 
 
 def test_a_line_that_dies_is_offline_by_its_last_will(broker: Mosquitto, reader: Subscriber) -> None:
