@@ -41,6 +41,7 @@ class Message:
         kind: `result`: the verdict on a part; `alarm`: something that a person must know (a camera lost, a disk full,
             a verdict too late for the gate); `state`: the line's state or recipe changed.
         sequence: counts up within one line; messages reach each output in this order, so the order per part is kept.
+            A gate gets those with a deadline before those without, each in this order.
         body: plain values for JSON.
         result: with `result`, what `body` was made from; None after it came back from a spool on disk.
         deadline: monotonic seconds; of use until then only. None: of use whenever it arrives.

@@ -256,6 +256,39 @@ def test_a_connection_that_is_given_up_while_it_is_made_sends_nothing_more_and_e
         broker.kill()
 
 
+def test_a_verdict_that_was_counted_late_for_the_gate_is_not_sent_by_a_connection_that_comes_up_later(
+    tmp_path: Path,
+) -> None:
+    own = Certificates(tmp_path)
+    files = (f"cafile {own.ca}", f"certfile {own.server}", f"keyfile {own.server_key}", "allow_anonymous true")
+    broker = Mosquitto(tmp_path, *files)
+    proxy = SlowProxy(broker.port)
+    reader = Subscriber(broker.port, "inspection/line/result", ca=own.ca)
+    asked = options(proxy.port, ca=own.ca, gate=True, timeout=60.0, retry_after=0.05, retry_at_most=0.1)
+    courier = Courier(asked, MqttSink(asked, "line"), name="mqtt", spool=None, alarm=lambda *_: None)
+    courier.start()
+    try:
+        courier.put(result(1, deadline=time.monotonic() + 60))
+        wait_for(lambda: courier.counters()["delivered"] == 1)
+        proxy.stop()
+        courier.put(result(2, deadline=time.monotonic() + 4))
+        wait_for(lambda: proxy.stopped >= 1 or courier.counters()["late"] == 1)
+        proxy.cut()
+        wait_for(lambda: courier.counters()["late"] == 1)
+        courier.put(result(3, deadline=time.monotonic() + 60))
+        proxy.go_on()
+        wait_for(lambda: courier.counters()["delivered"] == 2)
+        wait_for(lambda: len(reader.messages) >= 2)
+    finally:
+        courier.close(5.0)
+        proxy.close()
+        reader.close()
+        broker.kill()
+    assert [json.loads(payload)["number"] for _, payload in reader.messages] == [1, 3]
+    assert accounted(courier.counters())
+    wait_for(lambda: not [one for one in threading.enumerate() if one.name.startswith("mqtt-")])
+
+
 def test_a_line_that_dies_is_offline_by_its_last_will(broker: Mosquitto, reader: Subscriber) -> None:
     sink = MqttSink(options(broker.port), "line")
     sink.open()
