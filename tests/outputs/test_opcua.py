@@ -726,6 +726,11 @@ def test_the_server_follows_the_line_again_after_its_recipes_could_not_be_read(t
                 await peer.call(f"{MACHINE}.SelectModeAutomatic")
                 line.hiccup = ConfigInvalid("the folder of recipes cannot be read.", where="recipes")
                 await told(1)
+                # What is delivered meanwhile arrives, and the server is not closed for it.
+                await peer.listen(WARNING_CONDITION)
+                alarm = Message(kind="alarm", sequence=1, wall=0.0, body={"code": "lamp", "what": "The lamp is dim."})
+                await asyncio.to_thread(sink.deliver, alarm)
+                await peer.until(lambda event: event.ConditionName == "lamp")
                 line.hiccup = OSError("stale file handle")
                 await told(2)
                 line.hiccup = ConfigInvalid("the folder of recipes cannot be read.", where="recipes")

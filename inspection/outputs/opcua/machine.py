@@ -41,10 +41,16 @@ class Refused(Exception):
 
 
 class Machine:
-    """The state machine, its jobs and its results."""
+    """The state machine, its jobs and its results. `behind` is told why it could not follow the line just now."""
 
     def __init__(
-        self, control: Control, options: OpcUaOptions, space: Space, emitter: Emitter, conditions: Conditions
+        self,
+        control: Control,
+        options: OpcUaOptions,
+        space: Space,
+        emitter: Emitter,
+        conditions: Conditions,
+        behind: Callable[[Exception], None],
     ) -> None:
         self.control = control
         self.results = Results(options.results)
@@ -54,6 +60,7 @@ class Machine:
         self._space = space
         self._emitter = emitter
         self._conditions = conditions
+        self._behind = behind
         self._lock = asyncio.Lock()
         self._boot = secrets.token_hex(4)  # job ids are unique across restarts
         self._jobs = 0
@@ -89,7 +96,10 @@ class Machine:
                 await self._publish(message.body)
             elif message.kind == "alarm":
                 await self._alarm(message.body)
-            await self._settle()
+            try:
+                await self._settle()
+            except Exception as error:  # noqa: BLE001 - the message is out; the next look at the line settles the rest
+                self._behind(error)
 
     async def _alarm(self, body: dict[str, Any]) -> None:
         problem = self.control.problem

@@ -44,6 +44,7 @@ class VisionServer:
         self._server: Server | None = None
         self._machine: Machine | None = None
         self._following: asyncio.Task[None] | None = None
+        self._told: set[str] = set()
 
     async def start(self) -> None:
         """Listens. Raises DeliveryFailed (the address is taken), ConfigInvalid, OutputUnwritable."""
@@ -76,7 +77,7 @@ class VisionServer:
         await space.build()
         emitter = Emitter(server, space.id(""), space.types)
         conditions = Conditions(server, emitter)
-        self._machine = Machine(self._control, options, space, emitter, conditions)
+        self._machine = Machine(self._control, options, space, emitter, conditions, self._behind)
         Methods(server, space, self._machine, conditions).link()
         await self._machine.start()
         try:
@@ -129,18 +130,19 @@ class VisionServer:
 
     async def _follow(self) -> None:
         assert self._machine is not None
-        told: set[str] = set()
         while True:
             await asyncio.sleep(FOLLOW_EVERY)
             try:
                 await self._machine.follow_line()
             except Exception as error:  # noqa: BLE001 - whatever it was: the next look may succeed
-                text = str(error) if isinstance(error, InspectionError) else f"{type(error).__name__}: {error}"
-                if text not in told:
-                    told.add(text)
-                    self._alarm(
-                        "opcua-behind", f"OPC UA: clients do not see what the line does as long as this lasts: {text}"
-                    )
+                self._behind(error)
+
+    def _behind(self, error: Exception) -> None:
+        """An alarm, once for each text."""
+        text = str(error) if isinstance(error, InspectionError) else f"{type(error).__name__}: {error}"
+        if text not in self._told:
+            self._told.add(text)
+            self._alarm("opcua-behind", f"OPC UA: clients do not see what the line does as long as this lasts: {text}")
 
     def _warn(self, server: Server) -> None:
         if weakness := self._options.unprotected:
