@@ -13,6 +13,12 @@ from asyncua import Client, ua
 URI = "http://opcfoundation.org/UA/MachineVision"
 PATIENCE = 20.0
 
+MACHINE = "VisionStateMachine"
+AUTOMATIC = f"{MACHINE}.AutomaticModeStateMachine"
+# Numbers of the companion specification's types of events.
+RESULT_READY, STATE_CHANGED, JOB_STARTED, READY, ACQUIRED = 1024, 1018, 1013, 1023, 1025
+RECIPE_PREPARED, ERROR_EVENT, WARNING_CONDITION, ERROR_CONDITION = 1022, 1019, 1034, 1035
+
 
 def ident(kind: str, name: str = "", **more: Any) -> Any:
     """A structure that is an id: `ident("PartIdDataType", "p1")`."""
@@ -32,6 +38,21 @@ def parameters(*values: Any) -> ua.Variant:
 
 
 CAUSE = (int32(7), "because the test says so")
+
+# Where each method is, and what it is called with.
+METHODS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "SelectModeAutomatic": (MACHINE, ()),
+    "Halt": (MACHINE, CAUSE),
+    "Reset": (MACHINE, CAUSE),
+    "PrepareRecipe": ("RecipeManagement", ("bolt",)),
+    "PrepareProduct": ("RecipeManagement", ("M8 bolt",)),
+    "UnprepareRecipe": ("RecipeManagement", ("bolt",)),
+    "UnprepareProduct": ("RecipeManagement", ("M8 bolt",)),
+    "StartSingleJob": (AUTOMATIC, ()),
+    "StartContinuous": (AUTOMATIC, ()),
+    "Stop": (AUTOMATIC, CAUSE),
+    "Abort": (AUTOMATIC, CAUSE),
+}
 
 
 def start_arguments(
@@ -139,3 +160,25 @@ class Peer:
     async def result_of(self, part: str) -> Any:
         """Waits for the ResultReadyEvent of a part."""
         return await self.until(lambda event: getattr(event, "PartId", None) is not None and event.PartId.Id == part)
+
+
+async def do(peer: Peer, method: str) -> Any:
+    """Calls a method of `METHODS` with arguments that it accepts."""
+    folder, given = METHODS[method]
+    if method.endswith("Recipe"):
+        given = recipe_arguments(*given)
+    elif method.endswith("Product"):
+        given = (ident("ProductIdDataType", *given),)
+    elif method.startswith("Start"):
+        given = start_arguments()
+    return await peer.call(f"{folder}.{method}", *given)
+
+
+async def home(url: str) -> None:
+    """Leads the machine of a line that is stopped to Preoperational, with no alarm open."""
+    async with Peer(url) as peer:
+        if await peer.state() not in ("Preoperational", "Halted"):
+            await peer.call(f"{MACHINE}.Halt", *CAUSE)
+        if await peer.state() == "Halted":
+            await peer.call(f"{MACHINE}.Reset", *CAUSE)
+        await peer.call(f"{MACHINE}.ConfirmAll", ua.LocalizedText(""))
