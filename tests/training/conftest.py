@@ -101,3 +101,19 @@ def traced_before(exported: Path, monkeypatch: pytest.MonkeyPatch) -> list[Calla
 
     monkeypatch.setattr(training.export, "to_onnx", copy)
     return changes
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 good and 24 scratched parts, 64 x 64."""
+    return class_folders(tmp_path_factory.mktemp("parts"), good=48, bad=24, height=64, width=64)
+
+
+@pytest.fixture(scope="session")
+def whole(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The run of `tests.training.runs.small` on `parts` that nothing disturbed."""
+    from datasets import open_dataset
+    from tests.training.runs import small
+    from training.fit import fit
+
+    return fit(small(), open_dataset(parts), tmp_path_factory.mktemp("runs") / "whole")
