@@ -119,32 +119,39 @@ class Refusal(IntEnum):
     OTHER = 9
 
 
-MEANINGS: dict[IntFlag | IntEnum, str] = {
-    Status.TRIGGER_READY: "a trigger becomes a part now",
-    Status.BUSY: "parts are in flight: triggered, and without a verdict",
-    Status.RESULTS_READY: "the result below is new; falls with its acknowledgement",
-    Status.OK: "verdict of the result below: good",
-    Status.NG: "bad, or could not be judged (then with ERROR)",
-    Status.REVIEW: "between the two thresholds: for a person or the rework bin",
-    Status.ERROR: "could not be judged; `code` says why; NG is set with it",
-    Status.ALARM: "an alarm came since the last RESET; `alarm` says which",
-    Status.REFUSED: "the last command was refused; `refusal` says why",
-    Status.CHANGING: "another recipe is being loaded",
-    Status.FAULT: "the line has failed; `problem` says why; RESET tries again",
-    Status.PLC_LOST: "`plc_heartbeat` has stood still for longer than the recipe's `watchdog`",
-    Command.TRIGGER: "a part comes by, with `serial_in`, `lot_in` and the encoder's count if it was ever written",
-    Command.ACKNOWLEDGE: "the result was read (Results Ack)",
-    Command.START: "from stopped to running",
-    Command.STOP: "no new part; those in flight get their verdicts",
-    Command.RESET: "clears ALARM and REFUSED; a line that has failed tries again",
-    Command.CHANGE: "loads the recipe `recipe_in`, which takes over between two parts",
-    Refusal.NONE: "the last command was carried out",
-    Refusal.NOT_READY: "the line's state does not allow it: a trigger while it is not running",
-    Refusal.NO_SUCH_RECIPE: "no recipe has the index `recipe_in`",
-    Refusal.RECIPE_INVALID: "that recipe cannot be carried out; the running one goes on",
-    Refusal.NOTHING_TO_ACKNOWLEDGE: "ACKNOWLEDGE without Results Ready",
-    Refusal.OTHER_RESULT: "ACKNOWLEDGE with the `acknowledge` of another result than the one that stands there",
-    Refusal.OTHER: "another reason; the line's log says which",
+# One table for each: members of different enumerations with the same number are equal, and so the same key.
+MEANINGS: dict[type[IntFlag | IntEnum], dict[IntFlag | IntEnum, str]] = {
+    Status: {
+        Status.TRIGGER_READY: "a trigger becomes a part now",
+        Status.BUSY: "parts are in flight: triggered, and without a verdict",
+        Status.RESULTS_READY: "the result below is new; falls with its acknowledgement",
+        Status.OK: "verdict of the result below: good",
+        Status.NG: "bad, or could not be judged (then with ERROR)",
+        Status.REVIEW: "between the two thresholds: for a person or the rework bin",
+        Status.ERROR: "could not be judged; `code` says why; NG is set with it",
+        Status.ALARM: "an alarm came since the last RESET; `alarm` says which",
+        Status.REFUSED: "the last command was refused; `refusal` says why",
+        Status.CHANGING: "another recipe is being loaded",
+        Status.FAULT: "the line has failed; `problem` says why; RESET tries again",
+        Status.PLC_LOST: "`plc_heartbeat` has stood still for longer than the recipe's `watchdog`",
+    },
+    Command: {
+        Command.TRIGGER: "a part comes by, with `serial_in`, `lot_in` and the encoder's count if it was ever written",
+        Command.ACKNOWLEDGE: "the result was read (Results Ack)",
+        Command.START: "from stopped to running",
+        Command.STOP: "no new part; those in flight get their verdicts",
+        Command.RESET: "clears ALARM and REFUSED; a line that has failed tries again",
+        Command.CHANGE: "loads the recipe `recipe_in`, which takes over between two parts",
+    },
+    Refusal: {
+        Refusal.NONE: "the last command was carried out",
+        Refusal.NOT_READY: "the line's state does not allow it: a trigger while it is not running",
+        Refusal.NO_SUCH_RECIPE: "no recipe has the index `recipe_in`",
+        Refusal.RECIPE_INVALID: "that recipe cannot be carried out; the running one goes on",
+        Refusal.NOTHING_TO_ACKNOWLEDGE: "ACKNOWLEDGE without Results Ready",
+        Refusal.OTHER_RESULT: "ACKNOWLEDGE with the `acknowledge` of another result than the one that stands there",
+        Refusal.OTHER: "another reason; the line's log says which",
+    },
 }
 
 STATES = {
@@ -394,9 +401,9 @@ def tables() -> str:
         ]
         parts.append("\n".join([f"### {title}", "", "| register | name | type | |", "|---|---|---|---|", *rows]))
     for title, bits in (("Bits of `status`, discrete inputs", Status), ("Bits of `command`, coils", Command)):
-        rows = [f"| {int(bit).bit_length() - 1} | {bit.name} | {MEANINGS[bit]} |" for bit in bits]
+        rows = [f"| {int(bit).bit_length() - 1} | {bit.name} | {MEANINGS[bits][bit]} |" for bit in bits]
         parts.append("\n".join([f"### {title}", "", "| bit | name | |", "|---|---|---|", *rows]))
-    rows = [f"| {reason.value} | {MEANINGS[reason]} |" for reason in Refusal]
+    rows = [f"| {reason.value} | {MEANINGS[Refusal][reason]} |" for reason in Refusal]
     parts.append("\n".join(["### Numbers of `refusal`", "", "| number | |", "|---|---|", *rows]))
     rows = [f"| {number} | {state.value} |" for state, number in STATES.items()]
     parts.append("\n".join(["### Numbers of `state`", "", "| number | state |", "|---|---|", *rows]))

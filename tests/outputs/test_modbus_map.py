@@ -31,6 +31,14 @@ def test_the_page_prints_the_map_that_is_served() -> None:
     assert f"Version {modbus_map.VERSION}," in page
 
 
+def test_the_page_says_of_each_bit_what_it_means() -> None:
+    rows = re.findall(r"^\| (\d+) \| ([A-Z_]+) \| (.+) \|$", DOCS.read_text(), re.M)
+    said = {name: text for _, name, text in rows}
+    assert len(set(said.values())) == len(rows) == len(modbus_map.Status) + len(modbus_map.Command)
+    assert said["TRIGGER_READY"] == "a trigger becomes a part now"
+    assert said["TRIGGER"].startswith("a part comes by")
+
+
 def test_no_two_values_share_a_register_and_status_and_result_fit_one_request() -> None:
     used = [start + index for start, count, _ in MAP.values() for index in range(count)]
     assert len(used) == len(set(used))
