@@ -17,7 +17,8 @@ from pathlib import Path
 
 from inspection.control import Alarm
 from inspection.errors import InspectionError
-from inspection.outputs.dispatch import Dispatch, Outcome, State, Try
+from inspection.outputs.attempt import Try
+from inspection.outputs.dispatch import Dispatch, Outcome, State
 from inspection.outputs.options import OutputOptions
 from inspection.outputs.sink import DeliveryFailed, Message, Sink
 from inspection.outputs.spool import Spool
@@ -153,7 +154,7 @@ class Courier:
                 known = error is None or isinstance(error, InspectionError)
                 self._dispatch.done(error, at, lost=not known)
         elif call is not None and now >= call.ends:
-            hang = f"{self.name} has not answered within {self.options.timeout:g} s."
+            hang = f"{self.name} has not answered within {call.ends - call.began:.3g} s."
             self._dispatch.done(DeliveryFailed(hang), now, lost=True)
             self._close_from_outside()
 

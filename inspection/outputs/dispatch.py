@@ -14,9 +14,9 @@ import contextlib
 import random
 import threading
 from collections import deque
-from dataclasses import dataclass
 from typing import Literal
 
+from inspection.outputs.attempt import Try as Try
 from inspection.outputs.notices import Notices
 from inspection.outputs.options import OutputOptions
 from inspection.outputs.sink import DeliveryFailed, DeliveryRefused, Message
@@ -29,28 +29,6 @@ State = Literal["connected", "trying", "away"]
 _DISK_EVERY = 1.0  # seconds between two tries of a disk that is full, and between two `fdatasync`
 _LONGEST_ASKED = 3600.0  # seconds that the other side may ask us to wait
 _RECENT = 64  # stored messages that are also kept in memory, so that a sink that keeps up gets them with their result
-
-
-@dataclass(slots=True)
-class Try:
-    """One call of the sink: deliver `message`, or open it where there is none.
-
-    Attributes:
-        ends: monotonic seconds; a call that takes longer hangs.
-        stored: the message is (still) in the spool. pushed_out: it was, until that was full.
-        counted: the message was counted late meanwhile.
-    """
-
-    message: Message | None
-    ends: float
-    stored: bool = False
-    pushed_out: bool = False
-    counted: bool = False
-
-    @property
-    def from_memory(self) -> bool:
-        """Whether the message comes back to memory when the call fails."""
-        return self.message is not None and not self.stored and not self.pushed_out
 
 
 class Dispatch:
@@ -139,6 +117,7 @@ class Dispatch:
         self._store(now)
         with self._lock:
             self._expire(now)
+            self._hurry(now)
             self._notices.say_losses(now)
         if self._failures and now >= self._sync_next:
             self._sync(now)
@@ -146,16 +125,16 @@ class Dispatch:
             return None
         ends = now + self._options.timeout
         if not self._opened:
-            self._try = Try(None, ends)
+            self._try = Try(None, now, ends)
             return self._try
         oldest = self._oldest_stored(now)
         if self._unread:
             return None  # those in memory are newer
         with self._lock:
             if oldest is not None:
-                self._try = Try(oldest, ends, stored=True)
+                self._try = Try(oldest, now, ends, stored=True)
             elif self._from_memory and (message := self._memory.take(now, self._encoder)) is not None:
-                self._try = Try(message, ends)
+                self._try = Try(message, now, ends)
             if self._try is not None and self._try.message is not None:
                 sort, key = _sort_and_key(self._try.message)
                 self._retried += self._to_repeat.pop(sort, None) == key
@@ -184,6 +163,8 @@ class Dispatch:
                 self._count_success()
             elif error is not None:
                 self._count_failure(error, now)
+                if call.hurried:
+                    self._next_try = now  # the verdict that has waited for it does not wait for its next try as well
 
     @property
     def call(self) -> Try | None:
@@ -200,6 +181,8 @@ class Dispatch:
                 times.append(self._disk_next)
             if self._try is not None:
                 times.append(self._try.ends)
+                if self._try.may_be_hurried and (held := self._memory.held_until()) > now:
+                    times.append(held)
                 if self._options.gate and self._try.message is not None and not self._try.counted:
                     times.append(FOREVER if self._try.message.deadline is None else self._try.message.deadline)
             elif free:
@@ -290,6 +273,16 @@ class Dispatch:
             self._lose("late", call.message)
         for message in self._memory.take_late(now):
             self._lose("late", message)
+
+    def _hurry(self, now: float) -> None:
+        """An alarm or a state that the other side is slow to take must not cost a verdict its time. Where the other
+        side connects to us, it takes nothing, and to close would cut it off."""
+        call = self._try
+        if not self._options.gate or self._options.serves or call is None or not call.may_be_hurried:
+            return
+        first = self._memory.ready(now, self._encoder)
+        if first is not None and first.deadline is not None:
+            call.hurry(first.deadline, now)
 
     def _lose(self, sort: Literal["late", "dropped", "refused"], message: Message, why: str = "") -> None:
         if sort == "late":
@@ -384,7 +377,8 @@ class Dispatch:
             self._dropped += gone
             self._trim_recent()
             if gone:
-                self._notices.say("output-damaged", f"{gone} stored messages are damaged and were passed over.")
+                why = "are damaged or their file was deleted, and were passed over"
+                self._notices.say("output-damaged", f"{gone} stored messages {why}.")
             if broken is not None and not self._unread:
                 self._notices.say("output-disk", f"cannot read stored messages ({_reason(broken)}); they stay there.")
             elif broken is None and self._unread:

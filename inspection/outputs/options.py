@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -52,6 +52,8 @@ class OutputOptions(Value):
         hold: results are delivered only when the part reaches the gate; in its order, not before. Alarms and states do
             not wait for them.
     """
+
+    serves: ClassVar[bool] = False  # whether the other side connects to this output, and fetches what it wants
 
     name: str | None = None
     sends: Kinds = ("result", "alarm", "state")
@@ -138,6 +140,8 @@ class ModbusOptions(OutputOptions):
         connections: at a time; one more closes the one that was silent for longest.
     """
 
+    serves: ClassVar[bool] = True
+
     kind: Literal["modbus"]
     host: str = "127.0.0.1"
     port: Port = 502
@@ -168,6 +172,8 @@ class OpcUaOptions(OutputOptions):
             users, it may read and listen, but call no method.
         results: the latest so many can be asked for by their id.
     """
+
+    serves: ClassVar[bool] = True
 
     kind: Literal["opcua"]
     host: str = "127.0.0.1"

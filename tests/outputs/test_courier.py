@@ -216,9 +216,9 @@ def test_a_verdict_that_is_late_for_the_gate_is_alarmed_at_once_and_never_sent(d
     release = threading.Event()
     sink = Sink(lambda one: one.sequence == 0 and release.wait(60))
     courier = desk(sink, gate=True)
-    courier.put(message(0))
-    wait_for(lambda: sink.threads)  # it hangs there before the verdicts come
     now = time.monotonic()
+    courier.put(result(0, at=now, deadline=now + 60))
+    wait_for(lambda: sink.threads)  # it hangs there before the others come
     for number in (1, 2):
         courier.put(result(number, at=now, deadline=now + 0.05))
     courier.put(message(3))
@@ -227,6 +227,23 @@ def test_a_verdict_that_is_late_for_the_gate_is_alarmed_at_once_and_never_sent(d
     release.set()
     wait_for(lambda: courier.counters()["delivered"] == 2)
     assert sink.numbers == [0, 3]
+
+
+def test_an_alarm_that_hangs_is_given_up_for_a_verdict_that_waits_and_is_sent_after_it(desk: Desk) -> None:
+    def hang_at_first(_: Message) -> None:
+        if sink.opened == 1:
+            sink.closed.wait(60)
+            raise DeliveryFailed("closed")
+
+    sink = Sink(hang_at_first)
+    courier = desk(sink, gate=True, timeout=50.0)
+    courier.put(message(0))
+    wait_for(lambda: sink.threads)
+    now = time.monotonic()
+    courier.put(result(1, at=now, deadline=now + 10))
+    wait_for(lambda: courier.counters()["delivered"] == 2)
+    assert (courier.counters()["late"], courier.counters()["failed"]) == (0, 1)
+    assert sink.numbers == [1, 0]
 
 
 def test_the_full_queue_of_a_gate_drops_the_newest(desk: Desk) -> None:
