@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -54,6 +55,21 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Writes `data` to `path` in one step. Raises OutputUnwritable."""
     with writing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_all(file: int, data: bytes | memoryview) -> int:
+    """Writes all of `data` to an open file; returns its bytes. Some file systems take a part of it, or nothing.
+
+    Raises:
+        OSError: the disk refuses it. Also where it takes nothing and does not say why: to ask again would never end.
+    """
+    rest = memoryview(data).cast("B")
+    while rest:
+        written = os.write(file, rest)
+        if written == 0:
+            raise OSError(errno.ENOSPC, "the disk takes no more")
+        rest = rest[written:]
+    return memoryview(data).nbytes
 
 
 def unwritable(path: Path, error: OSError) -> OutputUnwritable:

@@ -32,17 +32,19 @@ from inspection.cameras.recording import (
     VIEW_NAME,
     Event,
     FrameEvent,
+    LostEvent,
     ResultEvent,
     TriggerEvent,
     plain,
 )
 from inspection.errors import ConfigInvalid, OutputUnwritable
-from inspection.files import unwritable, write_text
+from inspection.files import unwritable, write_all, write_text
 from inspection.parts import Frame, PartResult, Trigger
 from inspection.pixels import Pixels
 
 LINES = 100_000  # events without pixels that may wait for the disk: hours of them
 END = 300  # bytes that are kept free for the last line
+COUNTERS = {"trigger": "triggers", "frame": "frames", "lost": "losses", "result": "results"}  # by event
 
 
 class RecorderState(StrEnum):
@@ -58,9 +60,9 @@ class RecorderState(StrEnum):
 class Recorder:
     """Writes what a line sees, and never holds it up.
 
-    `trigger`, `frame` and `result` may be called by any thread; the order of the calls is the order of the recording.
-    They put a reference into a queue and return, so frames must not be changed afterwards. However it ends, the end is
-    one cut: all that was taken before it is there, in order, and nothing that came after it.
+    `trigger`, `frame`, `lost` and `result` may be called by any thread; the order of the calls is the order of the
+    recording. They put a reference into a queue and return, so frames must not be changed afterwards. However it ends,
+    the end is one cut: all that was taken before it is there, in order, and nothing that came after it.
 
     Attributes:
         state: what became of it. problem: set where it is `FAILED`.
@@ -110,7 +112,7 @@ class Recorder:
         self._origin = clock()
         self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._frames_waiting = 0
-        self._counts = dict.fromkeys(("triggers", "frames", "results", "not_recorded"), 0)
+        self._counts = dict.fromkeys((*COUNTERS.values(), "not_recorded"), 0)
         self._lock = threading.Lock()  # over the order of the queue, the counters and the state
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -121,9 +123,13 @@ class Recorder:
 
     def frame(self, view: str, frame: Frame) -> None:
         """A frame arrived; damaged ones too. Raises ConfigInvalid where the view's name cannot be a file's."""
-        if not VIEW_NAME.fullmatch(view):
-            raise ConfigInvalid(f"{view!r} is no view's name.", hint="Use letters, digits, `_`, `.` and `-`.")
+        _check(view)
         self._put(FrameEvent(offset=frame.received - self._origin, view=view, frame=frame))
+
+    def lost(self, view: str, reason: str, at: float) -> None:
+        """A camera went or came back: frames of the triggers so far will not come. Raises ConfigInvalid as `frame`."""
+        _check(view)
+        self._put(LostEvent(offset=at - self._origin, view=view, reason=reason))
 
     def result(self, result: PartResult) -> None:
         """A part has its verdict."""
@@ -135,7 +141,8 @@ class Recorder:
         self._thread.join()
 
     def counters(self) -> dict[str, int]:
-        """`triggers`, `frames`, `results` that were written; frames `not_recorded`; `waiting`; `bytes` on disk."""
+        """`triggers`, `frames`, `losses`, `results` that were written; frames `not_recorded`; `waiting`; `bytes` on
+        disk."""
         with self._lock:
             return {**self._counts, "waiting": self._queue.qsize(), "bytes": self._bytes}
 
@@ -208,7 +215,7 @@ class Recorder:
         self._append(EVENTS, text)
         with self._lock:
             self._frames_waiting -= raw is not None
-            self._counts[f"{line['event']}s"] += 1
+            self._counts[COUNTERS[line["event"]]] += 1
 
     def _open(self, name: str) -> FileIO:
         if name not in self._files:
@@ -216,11 +223,7 @@ class Recorder:
         return self._files[name]
 
     def _append(self, name: str, data: bytes | memoryview) -> None:
-        rest = memoryview(data)
-        while rest:  # a disk that fills up takes a part, and refuses the next one
-            written = self._files[name].write(rest)
-            self._bytes += written
-            rest = rest[written:]
+        self._bytes += write_all(self._files[name].fileno(), data)
 
 
 def _fields(event: Event) -> dict[str, Any]:
@@ -230,9 +233,16 @@ def _fields(event: Event) -> dict[str, Any]:
         case FrameEvent(offset=offset, frame=frame):
             kind, values = "frame", {name: getattr(frame, name) for name in FRAME_FIELDS}
             values |= {"view": event.view, "pixels": None}
+        case LostEvent(offset=offset, view=view, reason=reason):
+            kind, values = "lost", {"view": view, "reason": reason}
         case ResultEvent(offset=offset, body=body):
             kind, values = "result", {"result": body}
     return {"event": kind, "offset": offset, **values}
+
+
+def _check(view: str) -> None:
+    if not VIEW_NAME.fullmatch(view):
+        raise ConfigInvalid(f"{view!r} is no view's name.", hint="Use letters, digits, `_`, `.` and `-`.")
 
 
 def _line(values: dict[str, Any]) -> bytes:

@@ -1,9 +1,10 @@
-"""What a running line saw, on disk: triggers, frames and verdicts in the order in which they came, to the bit.
+"""What a running line saw, on disk: triggers, frames, lost cameras and verdicts in their order, to the bit.
 
 A recording is a folder:
 
     recording.json   format, when it was made, and what the line said of itself
-    events.jsonl     one line for each trigger, frame and verdict, in their order; a last line `end` says why it ended
+    events.jsonl     one line for each trigger, frame, loss and verdict, in their order; a last one `end` says why it
+                     ended
     VIEW.pixels      the frames' raw pixels, one after another; the events say where each lies and its CRC-32
 
 Pixels are written before the line that names them, so whatever a kill or a power cut leaves half written is a last line
@@ -30,7 +31,8 @@ from inspection.machine import memory_bytes
 from inspection.parts import Frame, Trigger
 from inspection.pixels import Pixels
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)  # 1 has no losses of cameras
 ABOUT, EVENTS, PIXELS = "recording.json", "events.jsonl", ".pixels"
 CUT_OFF = "cut off"  # the state of a recording without an `end`
 TRIGGER_FIELDS = [one.name for one in dataclasses.fields(Trigger) if one.name != "at"]
@@ -57,6 +59,16 @@ class FrameEvent:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LostEvent:
+    """A view's camera went or came back, `offset` seconds after the recording's start: frames of the triggers before
+    it will not come, for this `reason`, and its count begins anew."""
+
+    offset: float
+    view: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ResultEvent:
     """A part had its verdict, `offset` seconds after the recording's start; `body` as `PartResult.to_dict` gave it."""
 
@@ -64,7 +76,7 @@ class ResultEvent:
     body: dict[str, Any]
 
 
-Event = TriggerEvent | FrameEvent | ResultEvent
+Event = TriggerEvent | FrameEvent | LostEvent | ResultEvent
 
 
 def is_recording(folder: str | Path) -> bool:
@@ -97,11 +109,11 @@ class Recording:
                 where=str(folder),
                 hint="Name a folder that `inspection run --record` made.",
             ) from error
-        if not isinstance(head, dict) or head.get("format") != FORMAT:
+        if not isinstance(head, dict) or head.get("format") not in READABLE:
             raise DataInvalid(
                 "the recording was made by another version.",
                 where=str(self.folder / ABOUT),
-                hint=f"This one reads format {FORMAT}.",
+                hint=f"This one reads the formats {', '.join(map(str, READABLE))}.",
             )
         self.about: dict[str, Any] = head.get("about", {})
         self.started: float = head.get("started", 0.0)
@@ -134,11 +146,12 @@ class Recording:
             trigger = Trigger(at=offset, **{name: line[name] for name in TRIGGER_FIELDS})
             event = TriggerEvent(offset=offset, trigger=trigger)
         elif kind == "frame":
-            if not VIEW_NAME.fullmatch(line["view"]):
-                raise ValueError(f"{line['view']!r} is no view's name")
+            view = _view(line)
             frame = Frame(pixels=None, received=offset, **{name: line[name] for name in FRAME_FIELDS})
-            event = FrameEvent(offset=offset, view=line["view"], frame=frame)
+            event = FrameEvent(offset=offset, view=view, frame=frame)
             stored = _Stored.parse(line["pixels"]) if line["pixels"] is not None else None
+        elif kind == "lost":
+            event = LostEvent(offset=offset, view=_view(line), reason=str(line["reason"]))
         elif kind == "result":
             event = ResultEvent(offset=offset, body=line["result"])
         else:
@@ -223,6 +236,14 @@ class Recording:
         pixels: Pixels = data.view(stored.dtype).reshape(stored.shape)
         pixels.flags.writeable = False
         return pixels
+
+
+def _view(line: dict[str, Any]) -> str:
+    """The view of an event; its name is part of a file's. Raises KeyError, TypeError, ValueError."""
+    name = line["view"]
+    if not VIEW_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no view's name")
+    return str(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from inspection.errors import ConfigInvalid
-from inspection.files import unwritable
+from inspection.files import unwritable, write_all
 from inspection.outputs.sink import Message
 
 _HEAD = struct.Struct("<II")  # length and CRC-32 of the JSON behind it
@@ -49,7 +49,8 @@ class Spool:
         bound: bytes on disk, delivered records of segments that are not finished included.
 
     Attributes:
-        damaged: records that could not be read, torn ones included, since this object was made.
+        damaged: records that could not be read, those that were torn or whose file was deleted included, since this
+            object was made.
 
     Raises:
         OutputUnwritable: the folder cannot be made or read. ConfigInvalid: another process uses it.
@@ -108,12 +109,14 @@ class Spool:
         record = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
         before = len(self._records)
         while self._segments and self.size + len(record) > self._bound:
-            self._drop_oldest_segment()
+            self._drop_segment(next(iter(self._segments)))
         dropped = before - len(self._records)
         if len(record) > self._bound:
             return dropped + 1
         if self._writer >= 0 and self._segments[self._number].size + len(record) > self._segment_size:
             self._end_segment()
+        if self._writer >= 0 and os.fstat(self._writer).st_nlink == 0:
+            self._end_segment()  # somebody has deleted the file: what is written to it, a kill would undo
         if self._writer < 0:
             self._begin_segment()
         segment = self._segments[self._number]
@@ -124,15 +127,24 @@ class Spool:
         return dropped
 
     def peek(self) -> Message | None:
-        """The oldest message; None: nothing waits. Records that are damaged are passed over and counted.
+        """The oldest message; None: nothing waits. Records that are damaged, and all of a segment whose file was
+        deleted, are passed over and counted.
 
         Raises:
             OSError: the disk does not give it (no free file, an error of the medium); it stays the oldest.
         """
         while self._records:
-            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            try:
                 return _decode(self._read(self._records[0]))
-            self.damaged += 1
+            except FileNotFoundError:
+                if not self._in_place():
+                    raise
+                before = len(self._records)
+                self._drop_segment(self._records[0].segment)
+                self.damaged += before - len(self._records)
+                continue
+            except (ValueError, KeyError, TypeError, AttributeError):
+                self.damaged += 1
             with contextlib.suppress(OSError):  # it is passed over again after a restart
                 self.pop()
         return None
@@ -237,9 +249,7 @@ class Spool:
 
     def _write(self, record: bytes, segment: _Segment) -> None:
         try:
-            rest = memoryview(record)
-            while rest:
-                rest = rest[os.write(self._writer, rest) :]
+            write_all(self._writer, record)
         except OSError:
             try:
                 os.ftruncate(self._writer, segment.size)
@@ -248,13 +258,20 @@ class Spool:
                 self._end_segment()  # its torn end is dropped at the next start
             raise
 
-    def _drop_oldest_segment(self) -> None:
-        oldest = next(iter(self._segments))
-        while self._records and self._records[0].segment == oldest:
+    def _drop_segment(self, number: int) -> None:
+        """Lets go of the oldest segment, with what waits in it."""
+        while self._records and self._records[0].segment == number:
             self._records.popleft()
-        if oldest == self._number:
+        if number == self._number:
             self._end_segment()
-        self._forget(oldest)
+        self._forget(number)
+
+    def _in_place(self) -> bool:
+        """Whether the folder is there, as it was opened: a share that is not mounted now keeps what it has."""
+        try:
+            return os.path.samestat(os.stat(self._folder), os.fstat(self._lock))
+        except OSError:
+            return False
 
     def _forget_finished(self) -> None:
         """Deletes segments whose every record was delivered, except the one that is being written."""

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from inspection.control import Alarm
+from inspection.files import write_all
 from inspection.parts import Frame, PartResult, ViewResult
 from inspection.record.options import KeepImages
 from inspection.record.shelf import Shelf, place
@@ -149,7 +150,7 @@ class ImageKeeper:
             try:
                 self._write(job)
                 self._failing = False
-            except (OSError, cv2.error, ValueError) as error:
+            except Exception as error:  # noqa: BLE001 - also no memory left: these are lost, the next must be written
                 self.failed += 1
                 if not self._failing:
                     self._failing = True
@@ -277,7 +278,6 @@ def _about(frame: Frame | None, result: ViewResult | None) -> dict[str, Any]:
 
 
 def _write_file(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
+    with path.open("xb", buffering=0) as file:
+        write_all(file.fileno(), data)
         os.fsync(file.fileno())
