@@ -16,7 +16,7 @@ from typing import Any
 from asyncua import ua
 
 from inspection.control import Control, LineState, NotReady, RecipeInfo
-from inspection.errors import InspectionError
+from inspection.errors import ConfigInvalid, InspectionError
 from inspection.outputs.opcua.aside import in_thread
 from inspection.outputs.opcua.events import ERROR, WARNING, Conditions, Emitter
 from inspection.outputs.opcua.results import Job, Results, configuration_id, external_id, internal_id, make, new
@@ -29,7 +29,9 @@ from inspection.outputs.sink import Message
 # when their once-a-second look at the server is not answered.
 PATIENCE = 0.5
 DRAINED = 0.5  # seconds that StartSingleJob waits for the parts of an aborted job to get their verdicts
+BEHIND = 2.0  # seconds that the last verdicts of a run may be on their way here after the line has stopped
 JOBS_KEPT = 1000
+LINE_FAILED = "line-failed"  # the line's own alarm when it fails
 
 
 class Refused(Exception):
@@ -66,6 +68,8 @@ class Machine:
         self._jobs = 0
         self._job: Job | None = None
         self._single: OrderedDict[int, Job] = OrderedDict()  # by the number of their part, until its result is out
+        self._told_stopped = False  # whether the latest message of state said so: what was sent before it is here
+        self._stopped_at: float | None = None  # monotonic seconds at which the line was seen to have stopped by itself
         self._withdrawn = False  # a client has taken the prepared recipe back
         self._announced: RecipeInfo | None = None
         self._shown: tuple[object, ...] = ()
@@ -80,6 +84,8 @@ class Machine:
             await self._space.show_state(self.state)
             await self._configure({})
             await self._settle()
+            if self.state is Vision.ERROR:  # the alarm was before this server's time
+                await self._report_failure()
 
     async def follow_line(self) -> None:
         """Looks at the line: for what no message tells, or where messages of state are not sent to this output."""
@@ -96,6 +102,8 @@ class Machine:
                 await self._publish(message.body)
             elif message.kind == "alarm":
                 await self._alarm(message.body)
+            else:
+                self._told_stopped = message.body.get("state") == LineState.STOPPED
             try:
                 await self._settle()
             except Exception as error:  # noqa: BLE001 - the message is out; the next look at the line settles the rest
@@ -104,8 +112,11 @@ class Machine:
     async def _alarm(self, body: dict[str, Any]) -> None:
         problem = self.control.problem
         code = str(body.get("code", "alarm"))
-        error = self.control.state is LineState.FAILED and problem is not None and problem.code == code
-        await self._conditions.report(code, str(body.get("what", code)), error=error)
+        is_problem = self.control.state is LineState.FAILED and problem is not None and problem.code == code
+        await self._conditions.report(code, str(body.get("what", code)), error=is_problem or code == LINE_FAILED)
+
+    async def _report_failure(self) -> None:
+        await self._conditions.report(LINE_FAILED, str(self.control.problem or "The line has failed."), error=True)
 
     async def _publish(self, body: dict[str, Any]) -> None:
         number = int(body["number"])
@@ -116,7 +127,8 @@ class Machine:
             job = self._job
         result = make(body, job)
         self.results.put(result)
-        await self._configure(body["models"])
+        if body["models"]:  # a part that a kill interrupted was judged by none
+            await self._configure(body["models"])
         last = body["seconds"].get("last_frame")
         if last is not None:
             at = datetime.datetime.fromtimestamp(body["triggered"] + last, datetime.UTC)
@@ -154,7 +166,7 @@ class Machine:
         ):
             self.control.stop()
         while True:
-            line, recipe = self.control.state, self.control.recipe
+            line, recipe = self._line_state(), self.control.recipe
             if line is LineState.RUNNING:
                 self._withdrawn = False
             job_open = self._job is not None and self._job.single and not self._job.published
@@ -168,6 +180,19 @@ class Machine:
             ended_by = self._job.ended_by if self._job and target is Vision.READY else None
             await self._move(target, ended_by)
         await self._show(line, recipe, prepared)
+
+    def _line_state(self) -> LineState:
+        """What the line is doing; it drains until the last verdicts of its run are out here, too: Ready comes after
+        them, and they belong to the job. Each output gets its messages in order, so these are before that of the stop.
+        """
+        line = self.control.state
+        waits = self.state is Vision.CONTINUOUS and "state" in self._options.sends and not self._told_stopped
+        if line is not LineState.STOPPED or not waits:
+            self._stopped_at = None
+            return line
+        now = time.monotonic()
+        self._stopped_at = self._stopped_at or now
+        return LineState.DRAINING if now - self._stopped_at < BEHIND else line
 
     async def _show(self, line: LineState, recipe: RecipeInfo | None, prepared: bool) -> None:
         recipes = self.control.recipes()
@@ -213,6 +238,8 @@ class Machine:
         if step.target is Vision.CONTINUOUS and self._job is None:
             self._job = self._new_job(single=False)
         job, self.state = self._job, target
+        if target is Vision.CONTINUOUS:
+            self._told_stopped = False
         await self._space.show_state(target)
         fields = self._space.transition_fields(step)
         await self._emitter.emit("StateChangedEventType", f"{step.name}: {why}" if why else step.name, fields=fields)
@@ -228,7 +255,8 @@ class Machine:
             problem = self.control.problem
             text = str(problem) if problem else "The line has failed."
             await self._emitter.emit("ErrorEventType", text, severity=ERROR, fields=fields)
-            await self._conditions.report(problem.code if problem else "failed", text, error=True)
+            if "alarm" not in self._options.sends:
+                await self._report_failure()
         elif step.source is Vision.ERROR:
             await self._emitter.emit("ErrorResolvedEventType", step.name, severity=WARNING, fields=fields)
 
@@ -276,6 +304,10 @@ class Machine:
             except NotReady as error:
                 await self._settle()
                 raise Refused(ua.StatusCodes.BadInvalidState) from error
+            except ConfigInvalid:  # frames find their part by its serial, and the client gave none
+                self.control.stop()
+                await self._settle()
+                raise
             self._job = self._single[job.number] = job
             while len(self._single) > JOBS_KEPT:
                 self._single.popitem(last=False)

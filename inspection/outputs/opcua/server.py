@@ -120,6 +120,10 @@ class VisionServer:
         server, self._server = self._server, None
         if server is None:
             return
+        # What waits for a subscription's next beat goes now: the last verdicts, and that the line is closed. There is
+        # nothing to be done for a client that is gone, or asks for nothing.
+        subscriptions = list(server.iserver.subscription_service.subscriptions.values())
+        await asyncio.gather(*(one.publish_results() for one in subscriptions), return_exceptions=True)
         transports = list(server.iserver.asyncio_transports)
         stopping = asyncio.create_task(server.stop())
         done, _ = await asyncio.wait([stopping], timeout=STOP_WITHIN)

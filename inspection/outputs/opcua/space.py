@@ -70,7 +70,7 @@ class Space:
         self.server = server
         self.types: dict[str, ua.NodeId] = {}
         self._index = 0
-        self._hashes: dict[str, tuple[str | None, datetime.datetime]] = {}  # of recipes, and since when
+        self._hashes: dict[str, tuple[str | None, datetime.datetime]] = {}  # of recipes, as last known, and since when
         self._products: set[str] = set()
         self._configurations: list[str] = []
 
@@ -192,9 +192,9 @@ class Space:
                 rank_value = ua.DataValue(ua.Variant(rank, ua.VariantType.Int32))
                 await self.node(f"{path}.{name}").write_attribute(ua.AttributeIds.ValueRank, rank_value)
         known, since = self._hashes.get(recipe.id, (None, datetime.datetime.now(datetime.UTC)))
-        if known is not None and known != recipe.hash:
+        if None not in (known, recipe.hash) and known != recipe.hash:  # one that is not loaded has none just now
             since = datetime.datetime.now(datetime.UTC)
-        self._hashes[recipe.id] = (recipe.hash, since)
+        self._hashes[recipe.id] = (recipe.hash or known, since)
         products = [new("ProductIdDataType", Id=recipe.product)]
         await self.node(f"{path}.InternalId").write_value(internal_id(recipe))
         await self.node(f"{path}.ExternalId").write_value(external_id(recipe))
