@@ -36,12 +36,14 @@ def run(
     verdicts are those of the recording, 10 some differ.
     """
     import logging
+    from contextlib import ExitStack
 
     from inspection.errors import ConfigInvalid
     from inspection.progress import console
     from inspection.quantities import seconds, size
     from inspection.results import Verdict
     from serve.run import run as run_line
+    from serve.run import told_to_stop
     from serve.server import bind
 
     def number(value: object, option: str, example: str) -> float | None:
@@ -64,16 +66,22 @@ def run(
     every = number(seconds(takt), "--takt", "50ms")
     lasts = number(seconds(duration), "--for", "30s")
     limit = number(size(record_limit), "--record-limit", "10 GB")
-    line = _line(recipe, name, simulate, images, every, outputs)
-    listener = bind(host, port)
-    if record is not None and limit is not None:
-        from inspection.cameras.recorder import Recorder
+    with ExitStack() as held:
+        stop = held.enter_context(told_to_stop())
+        line = _line(recipe, name, simulate, images, every, outputs)
+        listener = held.enter_context(bind(host, port))
+        if record is not None and limit is not None:
+            from inspection.cameras.recorder import Recorder
 
-        line.recorder = Recorder(record, limit=int(limit), about={"line": line.name, "recipe": recipe.stem})
-    address, at = listener.getsockname()[:2]
-    url = f"http://{f'[{address}]' if ':' in address else address}:{at}"
-    console.print(f"listening on {url}, opening {line.name} by {recipe}", soft_wrap=True)
-    account = run_line(line, listener, stopped=stopped, seconds=lasts, parts=parts)
+            about = {"line": line.name, "recipe": recipe.stem}
+            line.recorder = held.enter_context(Recorder(record, limit=int(limit), about=about))
+        address, at = listener.getsockname()[:2]
+        url = f"http://{f'[{address}]' if ':' in address else address}:{at}"
+        console.print(f"listening on {url}, opening {line.name} by {recipe}", soft_wrap=True)
+        account = run_line(line, listener, stop, stopped=stopped, seconds=lasts, parts=parts)
+    if not account:
+        console.print("stopped before it was opened: no part came by.")
+        return 0
     verdicts = " + ".join(f"{account[one.value]} {one.value}" for one in Verdict)
     console.print(f"stopped: {account['triggers']} triggers = {verdicts}", soft_wrap=True)
     console.print(f"record: {line.record.folder}", soft_wrap=True)

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import uvicorn
@@ -24,29 +25,39 @@ CAMERAS = 10.0  # seconds in which cameras should stream; the line starts withou
 def run(
     line: Line,
     listener: socket.socket,
+    stop: threading.Event,
     *,
     stopped: bool = False,
     seconds: float | None = None,
     parts: int | None = None,
 ) -> dict[str, int]:
-    """Opens the line, serves it, and closes it at SIGTERM, SIGINT, after `seconds` or `parts`; returns its account.
+    """Opens the line, serves it, and closes it at `stop`, after `seconds` or `parts`; returns its account, which is
+    empty where it was stopped before it was opened.
 
-    Parts in flight get their verdicts and outputs theirs. A second signal ends the process at once.
+    Parts in flight get their verdicts and outputs theirs.
 
     Args:
+        stop: as `told_to_stop` gives it.
         stopped: it is not started: a PLC or `POST /v1/line/start` does.
 
     Raises:
         InspectionError: what the line could not be opened for.
     """
-    with told_to_stop() as stop, door(line, listener), line:
-        _await_cameras(line, stop)
-        if not stopped and not stop.is_set():
-            line.start()
-        console.print(f"{line.name} is {line.state}.", soft_wrap=True)
-        _watch(line, stop, seconds, parts)
-        console.print("stopping: parts in flight get their verdicts.")
-        line.close()
+    if stop.is_set():
+        return {}
+    with door(line, listener):
+        # On a thread of its own: a signal is not heard before a call returns, and to load a model is one long call.
+        with ThreadPoolExecutor(1, "opener") as opener:
+            opener.submit(line.open).result()
+        try:
+            _await_cameras(line, stop)
+            if not stopped and not stop.is_set():
+                line.start()
+            console.print(f"{line.name} is {line.state}.", soft_wrap=True)
+            _watch(line, stop, seconds, parts)
+            console.print("stopping: parts in flight get their verdicts.")
+        finally:
+            line.close()
         return accounts(line)["line"]
 
 

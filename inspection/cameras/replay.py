@@ -1,6 +1,6 @@
 """What was seen once, seen again: recordings at their own takt, faster, or as fast as it goes, and folders of images.
 
-`events` plays a whole recording to a line: triggers and the frames of all views in their recorded order. `ReplayCamera`
+`events` plays a whole recording to a line: triggers and what all cameras did, in their recorded order. `ReplayCamera`
 stands in for one camera.
 """
 
@@ -16,7 +16,15 @@ from typing import Protocol
 from inspection.cameras.camera import CameraEnded, CameraLost
 from inspection.cameras.folder import pixel_format
 from inspection.cameras.options import ReplayOptions
-from inspection.cameras.recording import FrameEvent, Recording, ResultEvent, TriggerEvent, check_memory, is_recording
+from inspection.cameras.recording import (
+    FrameEvent,
+    LostEvent,
+    Recording,
+    ResultEvent,
+    TriggerEvent,
+    check_memory,
+    is_recording,
+)
 from inspection.errors import ConfigInvalid, InspectionError
 from inspection.files import find_images
 from inspection.parts import Frame
@@ -61,8 +69,8 @@ def events(
     *,
     clock: Clock = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
-) -> Iterator[TriggerEvent | FrameEvent]:
-    """A recording's triggers and frames, in exactly their recorded order, each when it is due.
+) -> Iterator[TriggerEvent | FrameEvent | LostEvent]:
+    """A recording's triggers, frames and lost cameras, in exactly their recorded order, each when it is due.
 
     `Trigger.at` and `Frame.received` are the moments on `clock` at which they were due; all else, `offset` too, is as
     it was recorded, to the bit. A consumer that is slower than `speed` gets the rest without pauses.
@@ -80,8 +88,10 @@ def events(
             sleep(left)
         if isinstance(event, TriggerEvent):
             yield dataclasses.replace(event, trigger=dataclasses.replace(event.trigger, at=due))
-        else:
+        elif isinstance(event, FrameEvent):
             yield dataclasses.replace(event, frame=dataclasses.replace(event.frame, received=due))
+        else:
+            yield event
 
 
 class ReplayCamera:

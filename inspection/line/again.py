@@ -1,4 +1,4 @@
-"""A recording, run through the line again: its triggers and frames in their recorded order.
+"""A recording, run through the line again: its triggers, frames and lost cameras in their recorded order.
 
 At a stated speed the machine's clock goes on as ever. As fast as it goes, the clock stands still while something is
 judged and is then moved to the next event: nothing is late because this machine is slow, so the same recording gives
@@ -8,12 +8,12 @@ the same verdicts, to the bit, whatever the machine's load.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from inspection.cameras.recording import Event, FrameEvent, Recording, TriggerEvent, judgement
+from inspection.cameras.camera import CameraEnded
+from inspection.cameras.recording import Event, FrameEvent, LostEvent, Recording, TriggerEvent, judgement
 from inspection.cameras.replay import events
 from inspection.errors import ConfigInvalid
 from inspection.line.clock import HandClock
@@ -24,27 +24,23 @@ from inspection.recipe.recipe import CameraTrigger, SignalTrigger
 
 
 class Silent:
-    """Stands for a camera while its frames come from a recording."""
+    """Stands for a camera while its frames come from a recording: it is over before it begins, so that nothing that
+    the line does about cameras, such as to find one silent, gets between the recorded events."""
 
     triggered = False
 
-    def __init__(self) -> None:
-        self._stop = threading.Event()
-
     def start(self) -> None:
-        """Begins to be silent."""
-        self._stop.clear()
+        """Raises CameraEnded."""
+        raise CameraEnded("its frames come from a recording.")
 
     def frame(self, timeout: float) -> None:
         """Nothing."""
-        self._stop.wait(timeout)
 
     def trigger(self) -> None:
-        """Nothing: the frame comes from the recording."""
+        """Nothing."""
 
     def stop(self) -> None:
-        """Wakes `frame`."""
-        self._stop.set()
+        """Nothing."""
 
     def facts(self) -> dict[str, str | int | float | bool | None]:
         """That its frames are recorded."""
@@ -74,15 +70,16 @@ class Replay:
         self._speed = speed
         self._hand = HandClock() if speed is None else None
         loaded = load(recipe)
-        strange = set(recording.views) - set(loaded.recipe.views)
+        strange = {one.view for one in recording.index if isinstance(one, FrameEvent | LostEvent)}
+        strange -= set(loaded.recipe.views)
         if strange:
             raise ConfigInvalid(
                 f"the recording has views that the recipe lacks: {', '.join(sorted(strange))}.",
                 where=str(recording.folder),
                 hint="Replay it with the recipe that it was made with.",
             )
-        # Where frames open parts by themselves, they do so again.
-        self._triggers = not isinstance(loaded.recipe.trigger, CameraTrigger)
+        # A frame that opened a part did so for the number that it names, which is not the part's own.
+        self._named = _named(recording) if isinstance(loaded.recipe.trigger, CameraTrigger) else {}
         self._deadline = loaded.recipe.deadline
         self.line = Line(
             recipe,
@@ -99,8 +96,10 @@ class Replay:
             for event in self._events():
                 if isinstance(event, FrameEvent):
                     self.line.frame(event.view, event.frame)
-                elif isinstance(event, TriggerEvent) and self._triggers:
-                    self.line.again(event.trigger, event.trigger.at)
+                elif isinstance(event, LostEvent):
+                    self.line.lost(event.view, event.reason)
+                elif isinstance(event, TriggerEvent):
+                    self.line.again(event.trigger, event.trigger.at, self._named.get(event.trigger.number))
                 on_event()
             if self._hand is not None:
                 self.line.floor.advance(self._hand, self._hand.now() + self._deadline)
@@ -143,14 +142,26 @@ class Replay:
                 yield event
 
 
+def _named(recording: Recording) -> dict[int, int | None]:
+    """By part, the trigger's number that its frames name, where frames opened the parts: that of the next one."""
+    found: dict[int, int | None] = {}
+    named: int | None = None
+    for event in reversed(recording.index):
+        if isinstance(event, FrameEvent):
+            named = event.frame.trigger
+        elif isinstance(event, TriggerEvent):
+            found[event.trigger.number] = named
+    return found
+
+
 def _detached(loaded: Loaded, outputs: bool) -> Loaded:
-    """The recipe without the plant: its verdicts are kept elsewhere, because those of the real parts stand."""
+    """The recipe without the plant: its verdicts are kept elsewhere, because those of the real parts stand, and parts
+    come by when they did, whoever told of them."""
     folder = loaded.recipe.record.folder
     changes: dict[str, object] = {
-        "record": loaded.recipe.record.model_copy(update={"folder": folder.with_name(f"{folder.name}-replayed")})
+        "record": loaded.recipe.record.model_copy(update={"folder": folder.with_name(f"{folder.name}-replayed")}),
+        "trigger": SignalTrigger(kind="signal"),
     }
-    if not isinstance(loaded.recipe.trigger, CameraTrigger):
-        changes["trigger"] = SignalTrigger(kind="signal")
     if not outputs:
         changes["outputs"] = ()
     return replace(loaded, recipe=loaded.recipe.model_copy(update=changes))

@@ -91,10 +91,14 @@ class Feeder:
         self._begin()
         return True
 
-    def stop(self, timeout: float = 5.0) -> None:
-        """Stops the camera and its threads."""
+    def retire(self) -> None:
+        """From now on it triggers nothing and hands no frame on; its thread lets go of the camera. Returns at once."""
         self._stop.set()
         self._pulses.release()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Stops the camera and its threads."""
+        self.retire()
         end = time.monotonic() + timeout
         if (camera := self.camera) is not None:  # it may hang as well
             self._thread(camera.stop, f"release-{self.view}")

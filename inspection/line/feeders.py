@@ -33,6 +33,13 @@ class Feeders:
         self._options: dict[str, AnyCamera] = {}
         self._feeders: dict[str, Feeder] = {}
 
+    def retire(self, cameras: Mapping[str, AnyCamera]) -> None:
+        """Listens no more to those of these views' cameras that run with other options; returns at once. `use` follows,
+        which may take seconds, and no part that comes by until then must get a frame taken with the old options."""
+        for view, options in cameras.items():
+            if view in self._feeders and self._options.get(view) != options:
+                self._feeders[view].retire()
+
     def use(self, cameras: Mapping[str, AnyCamera]) -> None:
         """Starts these views' cameras; those that run with the same options already run on."""
         for view, options in cameras.items():

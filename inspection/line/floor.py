@@ -58,6 +58,7 @@ class Floor:
         self._quiet = threading.Condition(self.lock)  # something was judged, or is over
         self._tell, self._after, self._alarm, self._broken = tell, after, alarm, broken
         self._ended = False
+        self._telling: list[int] = []  # parts that are over, and whose verdicts are being told
         self._crew: Crew | None = None
         self._closer = threading.Thread(target=self._close_parts, name="closer", daemon=True)
 
@@ -130,9 +131,9 @@ class Floor:
 
     @property
     def in_flight(self) -> list[int]:
-        """Numbers of the parts without a verdict."""
+        """Numbers of the parts whose verdict is not told yet."""
         with self.lock:
-            return self.tracker.in_flight
+            return [*self._telling, *self.tracker.in_flight]
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Of the line, of each view and of the workers."""
@@ -170,6 +171,7 @@ class Floor:
                     if self._ended and not self.tracker.in_flight:
                         return
                     self._over.wait(self._until_due())
+                self._telling = [one.trigger.number for one in closed]
                 unbalanced = self.tracker.check()
                 self._quiet.notify_all()
             for one in closed:
@@ -177,6 +179,8 @@ class Floor:
                     self._tell(one)
                 except Exception as error:  # noqa: BLE001 - the parts after it must get their verdicts all the same
                     self._broken(TellingFailed(f"the verdict on part {one.trigger.part} could not be told: {error!r}."))
+            with self.lock:
+                self._telling = []
             if unbalanced is not None:
                 self._alarm("accounts", f"the accounts do not balance: {unbalanced}")
             self._after()

@@ -78,7 +78,7 @@ class Line:
         self.listeners: list[Callable[[PartResult], None]] = []
         self.outlets = Outlets((), self, spool=first.record.folder, clock=self.clock.now)  # none until `open`
         self.floor = Floor(clock=self.clock, tell=self._tell, after=self._after, alarm=self.alarm, broken=self._fail)
-        self.cameras = Feeders(camera, on_frame=self.frame, on_lost=self.floor.lost, alarm=self.alarm)
+        self.cameras = Feeders(camera, on_frame=self.frame, on_lost=self.lost, alarm=self.alarm)
         self._state = LineState.STARTING
         self._problem: InspectionError | None = None
         self._told = threading.Condition(self.floor.lock)  # a verdict was told, or the state changed
@@ -116,7 +116,7 @@ class Line:
         watchdog = Watchdog(self.cameras, self.floor, alarm=self.alarm, renew=self._renew, fail=self._fail)
         self._thread(lambda: watchdog.run(self._ended), "watchdog")
         self._thread(self._tick, "timer")
-        self.cameras.use({view: one.camera for view, one in recipe.views.items()})
+        self.cameras.use(setup.cameras)
         self.opened = True
         self._become(LineState.STOPPED)
 
@@ -205,7 +205,7 @@ class Line:
             if self._state is not LineState.STOPPED or self._closing:
                 raise NotReady(f"the line is {self._state}, and starts only when it is stopped.", where=self.name)
             for view in self._recipes.current.regions:
-                self.floor.lost(view, "the line was stopped.")
+                self.lost(view, "the line was stopped.")
             self._become(LineState.RUNNING)
 
     def stop(self) -> None:
@@ -253,11 +253,12 @@ class Line:
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
-    def again(self, trigger: Trigger, at: float) -> int:
-        """A recorded part comes by once more; returns its new number. Frames name it by what they did."""
+    def again(self, trigger: Trigger, at: float, named: int | None = None) -> int:
+        """A recorded part comes by once more; returns its new number. Frames name it by what they did: `named`, or the
+        number that it had."""
         with self.floor.lock:
             setup = self._running()
-            key = {"order": None, "trigger": str(trigger.number), "part": trigger.part}[setup.by]
+            key = {"order": None, "trigger": str(named or trigger.number), "part": trigger.part}[setup.by]
             return self._open(
                 setup, part=trigger.part, lot=trigger.lot, encoder=trigger.encoder, at=at, key=key, wall=trigger.wall
             )
@@ -312,6 +313,13 @@ class Line:
                 self.recorder.frame(view, frame)
             self.floor.frame(view, frame, setup)
 
+    def lost(self, view: str, reason: str) -> None:
+        """A view's camera went or came back: frames of the parts so far will not come from it."""
+        with self.floor.lock:
+            if self.recorder is not None:
+                self.recorder.lost(view, reason, self.clock.now())
+            self.floor.lost(view, reason)
+
     def _missed(self, view: str, frame: Frame) -> list[float]:
         """When the exposures before this one were that did not arrive, as if evenly spread since the last that did: so
         no later frame of another view lies in their windows."""
@@ -362,7 +370,7 @@ class Line:
             after = setup.loaded.recipe.views
             self._exchange(setup)
             last = self._number - 1
-            self.cameras.use({view: one.camera for view, one in after.items()})
+            self.cameras.use(setup.cameras)
             # Cameras that the new recipe has no use for go when the last part of the old one has its verdict.
             while any(number <= last for number in self.floor.in_flight) and not self._ended.is_set():
                 time.sleep(0.02)
@@ -397,6 +405,7 @@ class Line:
                 return False
             self.floor.use(setup)
             self._recipes.take_over(setup)
+            self.cameras.retire(setup.cameras)
         self.outlets.state()
         return True
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from inspection.cameras.options import AnyCamera
 from inspection.control import RecipeInfo
 from inspection.errors import ConfigInvalid, InspectionError
 from inspection.inspector import Inspector
@@ -63,6 +64,11 @@ class Setup(Plan):
     workers: int
     batch: int
     hang: float
+
+    @property
+    def cameras(self) -> dict[str, AnyCamera]:
+        """What the recipe says of each view's camera."""
+        return {name: view.camera for name, view in self.loaded.recipe.views.items()}
 
     def judge(self, jobs: Sequence[Job]) -> list[Inspection]:
         """Judges jobs of one model, in one network run; what cannot be judged is ERROR, with its reason."""
