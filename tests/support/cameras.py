@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -94,22 +94,52 @@ class Aravis:
 
 
 class OwnImages:
-    """Aravis' fake camera, sending frames of one's own: `frames` are the bytes of each, all of the same length."""
+    """Aravis' fake camera, sending frames of one's own: `frames` are the bytes of each, all of the same length.
 
-    def __init__(self, folder: Path, frames: list[bytes]) -> None:
+    They come one after the other; with `scene`, it is the one that was shown last. It can be switched off and on.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        frames: list[bytes],
+        *,
+        scene: bool = False,
+        interface: str = ADDRESS,
+        serial: str = "GV01",
+        prefix: Sequence[str] = (),
+    ) -> None:
         python = system_python("Aravis", "gir1.2-aravis-0.8")
         file = folder / "frames.raw"
         file.write_bytes(b"".join(frames))
-        command = [python, str(OWN_IMAGES), ADDRESS, "GV01", str(file), str(len(frames[0]))]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._scene = folder / "scene" if scene else None
+        self._command = [*prefix, python, str(OWN_IMAGES), interface, serial, str(file), str(len(frames[0]))]
+        if self._scene is not None:
+            self.show(0)
+            self._command.append(str(self._scene))
+        self._process: subprocess.Popen[str] | None = None
+        self.on()
+
+    def show(self, index: int, *, lost: int = 0) -> None:
+        """Frame `index` lies before the camera; of its packets `lost` in a thousand do not arrive."""
+        assert self._scene is not None
+        beside = self._scene.with_suffix(".new")
+        beside.write_bytes(bytes((index, lost)))
+        beside.replace(self._scene)  # the camera never sees half of it
+
+    def on(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
 
     def off(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        """As when its power is cut: without a word."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
 
 
 def take(camera: Camera, count: int) -> list[Frame]:

@@ -124,7 +124,7 @@ def graph(
     classes: bool = False,
     maps: bool = True,
     batch: str | int = "N",
-    poison: Literal["nan", "inf"] | None = None,
+    poison: Literal["nan", "inf", "raise"] | None = None,
     layers: int = 0,
 ) -> onnx.ModelProto:
     """The graph without a card.
@@ -133,7 +133,7 @@ def graph(
         classes: add the output `classes`.
         maps: add the output `map`.
         batch: the batch axis: a name, or a fixed number.
-        poison: a black image gets this score.
+        poison: a black image gets this score, or makes the run itself fail.
         layers: 3x3 convolutions with 16 channels beside the result, to give the graph a running time.
     """
     of = of or spec()
@@ -180,7 +180,15 @@ def graph(
         helper.make_node("ReduceMean", ["pooled", "channel"], ["map"], keepdims=0),
         helper.make_node("ReduceMax", ["map", "mapaxes"], ["top"], keepdims=0),
     ]
-    if poison:
+    if poison == "raise":
+        constants["none"] = np.zeros(1, np.float32)
+        nodes += [
+            helper.make_node("Equal", ["top", "zero"], ["black"]),
+            helper.make_node("Cast", ["black"], ["index"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["none", "index"], ["nought"]),  # index 1 is not there
+            helper.make_node("Add", ["top", "nought"], ["score"]),
+        ]
+    elif poison:
         constants["bad"] = np.array(np.nan if poison == "nan" else np.inf, np.float32)
         nodes += [
             helper.make_node("Equal", ["top", "zero"], ["black"]),
@@ -219,7 +227,7 @@ def model_file(
     of: InputSpec | None = None,
     *,
     classes: Sequence[str] = (),
-    poison: Literal["nan", "inf"] | None = None,
+    poison: Literal["nan", "inf", "raise"] | None = None,
     maps: bool = True,
     layers: int = 0,
     **changes: Any,
