@@ -1,10 +1,14 @@
 """One phone per second: six views of 1920 x 1080 a part, judged at 1024 x 576, on this machine, for as long as asked.
 
-python -m benchmarks.phones FOLDER [--minutes 30] [--takt 1] [--views 6] [--model model.onnx] [--out runs/phones]
+python -m benchmarks.phones FOLDER [--minutes 30] [--takt 1] [--views 6] [--gige 0] [--tile] [--out runs/phones]
 
 FOLDER holds the MSD images (Oil_*.jpg, Scr_*.jpg, Sta_*.jpg; Zhang, Ding, Ban, Guo, ICASSP 2022), which are replayed
 from memory as raw frames. There is no good phone among them, so the model learns to tell scratches from oil and stains:
 what it costs is measured here. Without --model it is trained first (--budget).
+
+--gige N: N of the views come from fake GigE Vision cameras (Debian's aravis-tools, BayerRG8), each a host of its own in
+a network namespace, which wants root; the others from memory. --tile: full resolution in tiles of 512 by an int8 model,
+1920 x 1024 of each frame in 4 x 2 tiles. --bench: what `inspection bench` says of the same recipe.
 
 Printed: a line a minute with the account and the memory of the process, then the seconds from a part's last frame to
 its verdict. The exit code is 1 where a part was late, or judged later than a second after its last frame.
@@ -16,6 +20,7 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,12 +28,16 @@ from pathlib import Path
 import yaml
 
 from inspection.allocator import keep_buffers
-from inspection.line.capacity import STAGES, resident
+from inspection.line.capacity import STAGES, measure, resident, show
 from inspection.line.line import Line
 from inspection.machine import processor, usable_cores
+from inspection.pixels import read_image
 from inspection.results import Verdict
+from tests.support.namespaces import cameras_behind_a_switch
 
 WITHIN = 1.0  # seconds from the last frame to the verdict
+SIZE = (1920, 1080)  # of the images
+TILE = 512
 
 
 def main() -> None:
@@ -42,27 +51,55 @@ def main() -> None:
     arguments.add_argument("--budget", default="5m", help="wall time of training")
     arguments.add_argument("--threads", type=int, default=None, help="of torch, in training")
     arguments.add_argument("--tile", action="store_true", help="judge in tiles at full resolution instead")
-    arguments.add_argument("--only-train", action="store_true")
+    arguments.add_argument("--gige", type=int, default=0, help="how many of the views come from GigE Vision cameras")
+    arguments.add_argument("--bench", action="store_true", help="say how much more this machine would carry instead")
+    arguments.add_argument("--only-train", action="store_true", help=argparse.SUPPRESS)
+    arguments.add_argument("--addresses", nargs="*", default=[], help=argparse.SUPPRESS)  # of cameras that are there
     arguments.add_argument("--out", type=Path, default=Path("runs/phones"))
     given = arguments.parse_args()
     keep_buffers()
-    model: Path = given.model or given.out / "phones.onnx"
+    model: Path = given.model or given.out / ("tiles.onnx" if given.tile else "phones.onnx")
     if given.only_train:
-        train(given.folder, given.out, model, given.budget, given.threads)
+        train(given.folder, given.out, model, given.budget, given.threads, tile=given.tile)
         return
     if given.model is None and not model.exists():  # in a process of its own: a line has no torch in its memory
         subprocess.run([sys.executable, "-m", "benchmarks.phones", *sys.argv[1:], "--only-train"], check=True)
+    if given.gige > len(given.addresses):
+        sys.exit(behind_a_switch(given.folder, given.out, given.gige))
     day = datetime.now(UTC).date().isoformat()
     print(
         f"{day}; {usable_cores()} cores {processor()}; lightsout-inspection {version('lightsout-inspection')}", end=""
     )
     print(f", onnxruntime {version('onnxruntime')}", flush=True)
-    recipe = write_recipe(given.folder, model, given.out, takt=given.takt, views=given.views, tile=given.tile)
+    recipe = write_recipe(
+        given.folder, model, given.out, takt=given.takt, views=given.views, tile=given.tile, addresses=given.addresses
+    )
+    if given.bench:
+        images = given.out / "views" / "view0"
+        sys.exit(show(measure(recipe, seconds=given.minutes * 60, images=images), as_json=False))
     sys.exit(0 if run(recipe, given.minutes * 60, given.takt) else 1)
 
 
-def train(folder: Path, out: Path, model: Path, budget: str, threads: int | None) -> None:
-    """A defectnet at 1024 x 576 that tells scratches from the rest, exported."""
+def behind_a_switch(folder: Path, out: Path, count: int) -> int:
+    """Runs this once more on a line's computer with so many cameras on its network; its exit code."""
+    images = sorted(folder.glob("*.jpg"))
+    frames = [[mosaic(path) for path in images[index::count][:4]] for index in range(count)]
+    with cameras_behind_a_switch(count, frames=frames, folder=out / "cameras") as network:
+        command = [sys.executable, "-m", "benchmarks.phones", *sys.argv[1:], "--addresses", *network.addresses]
+        return subprocess.run(network.inside(*command), check=False).returncode
+
+
+def mosaic(path: Path) -> bytes:
+    """What a sensor with colour filters (BayerRG8) sends of this image."""
+    pixels = read_image(path)
+    raw = pixels[..., 1].copy()
+    raw[0::2, 0::2] = pixels[0::2, 0::2, 0]
+    raw[1::2, 1::2] = pixels[1::2, 1::2, 2]
+    return raw.tobytes()
+
+
+def train(folder: Path, out: Path, model: Path, budget: str, threads: int | None, *, tile: bool) -> None:
+    """A defectnet at 1024 x 576, or in int8 for tiles of 512, that tells scratches from the rest, exported."""
     from benchmarks.road import say
     from datasets.sample import Dataset, Sample
     from datasets.split import assign
@@ -75,12 +112,16 @@ def train(folder: Path, out: Path, model: Path, budget: str, threads: int | None
         for path in sorted(folder.glob("*.jpg"))
     )
     dataset = assign(Dataset(name="msd", root=folder, layout="folders", samples=samples), seed=0)
-    changes = {"input.width": 1024, "input.height": 576, "budget": budget, "hardware.threads": threads, "batch": 4}
-    export(fit(read_config(None, changes), dataset, out / "run", say=say), model, say=say)
+    width, height = (TILE, TILE) if tile else (1024, 576)
+    changes = {"input.width": width, "input.height": height, "budget": budget, "hardware.threads": threads, "batch": 4}
+    run = fit(read_config(None, changes), dataset, out / ("run-tiles" if tile else "run"), say=say)
+    export(run, model, "int8" if tile else "fp32", say=say)
 
 
-def write_recipe(folder: Path, model: Path, out: Path, *, takt: float, views: int, tile: bool) -> Path:
-    """The recipe of the phone, with a folder of images for each view."""
+def write_recipe(
+    folder: Path, model: Path, out: Path, *, takt: float, views: int, tile: bool, addresses: Sequence[str] = ()
+) -> Path:
+    """The recipe of the phone: the first views from the cameras at `addresses`, a folder of images for each other."""
     images = sorted(folder.glob("*.jpg"))
     described = {}
     for index in range(views):
@@ -90,12 +131,15 @@ def write_recipe(folder: Path, model: Path, out: Path, *, takt: float, views: in
             link = own / path.name
             if not link.exists():
                 link.symlink_to(path.absolute())
-        view: dict[str, object] = {
-            "camera": {"kind": "replay", "path": str(own.absolute()), "loop": True},
-            "model": str(model.absolute()),
-        }
-        if tile:
-            view["tiling"] = {"overlap": 0.25}
+        camera = {"kind": "replay", "path": str(own.absolute()), "loop": True}
+        if index < len(addresses):
+            size = {"width": SIZE[0], "height": SIZE[1]}
+            camera = {"kind": "genicam", "address": addresses[index], "pixel_format": "BayerRG8", **size}
+        view: dict[str, object] = {"camera": camera, "model": str(model.absolute())}
+        if tile:  # the strip of 28 pixels above and below lies beside the phone
+            rows = SIZE[1] - SIZE[1] % TILE
+            view["regions"] = [{"x": 0, "y": (SIZE[1] - rows) // 2, "width": SIZE[0], "height": rows}]
+            view["tiling"] = {"overlap": 0.0}
         described[own.name] = view
     values = {
         "product": "phone",
