@@ -117,8 +117,8 @@ class Broker:
 
     def ready(self, message: Message) -> paho.Client:
         """The client, once it is connected. Raises DeliveryFailed."""
-        client = self._client
-        if client is None:
+        client, thread = self._client, self._thread
+        if client is None or thread is None or not thread.is_alive():  # what ends paho's thread, it tells nobody
             self.open()
             client = self._client
         if client is None:

@@ -15,6 +15,8 @@ import pytest
 
 pytest.importorskip("paho.mqtt")
 
+from paho.mqtt import client as paho
+
 from inspection.errors import ConfigInvalid
 from inspection.outputs.courier import Courier
 from inspection.outputs.mqtt import MqttSink, topic
@@ -58,6 +60,22 @@ def test_a_verdict_arrives_as_json(
     assert [json.loads(payload) for payload in reader.on("inspection/line 1/result")] == [sent.body]
     sink.close()
     wait_for(lambda: reader.on("inspection/line 1/status") == [b"online", b"offline"])
+
+
+def test_a_connection_whose_thread_has_died_is_made_anew(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = MqttSink(options(broker.port, qos=1, timeout=5.0), "line 1")
+    sink.open()
+    died = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _: died.set())
+    with monkeypatch.context() as broken:
+        broken.setattr(paho.Client, "_reconnect_wait", lambda _: 1 / 0)  # after the connection has gone
+        broker.kill()
+        assert died.wait(30)
+    with pytest.raises(DeliveryFailed, match="cannot connect"):
+        sink.deliver(message(1))
+    broker.start()
+    sink.deliver(message(2))  # the broker has acknowledged it
+    sink.close()
 
 
 def test_the_topic_tells_product_verdict_and_part() -> None:
