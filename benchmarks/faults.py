@@ -3,8 +3,8 @@
 python -m benchmarks.faults [--takt 0.5] [--outage 60] [--out runs/faults]
 
 The plant is that of `benchmarks.plant`: a GigE Vision camera, a PLC over Modbus TCP, mosquitto, a webhook, a disk of
-its own, which wants root and Debian's aravis-tools, gir1.2-aravis-0.8, python3-gi, mosquitto and faketime. Every third
-part is bad, in one of its two views, and so it is known what each verdict ought to be.
+its own, which wants root, Debian's aravis-tools, gir1.2-aravis-0.8, python3-gi and mosquitto, and a C compiler. Every
+third part is bad, in one of its two views, and so it is known what each verdict ought to be.
 
 Printed: a row for each fault (parts that came by, their verdicts as the PLC read them, and every counter that moved
 more than it does for a good part), and then what the record, the broker and the webhook have of all parts. The exit
@@ -82,14 +82,14 @@ def main() -> None:
 def faults(outage: float) -> Iterator[Callable[[Plant], Row]]:
     """All of them, in turn."""
     good = encoded(surface(), ".jpg")
-    cut, black = good[: len(good) // 2], encoded(np.zeros((HEIGHT, WIDTH), np.uint8))
+    cut, white = good[: len(good) // 2], encoded(np.full((HEIGHT, WIDTH), 255, np.uint8))
     yield during("none", 12)
     yield during("camera off", 12, camera_off)
-    yield during("2 % of the camera's packets lost", 12, packets_lost)
+    yield during("0.2 % of the camera's packets lost", 12, packets_lost)
     yield during("a frame cut in its middle", 4, side=cut)
     yield during("trigger without a frame", 4, expose=False)
     yield during("frame without a trigger", 4, before=stray_frame)
-    yield during("the model's session raises", 4, side=black)
+    yield during("the model's session raises", 4, side=white)
     yield during("webhook refuses (503)", 8, webhook(answer=503))
     yield during("webhook hangs", 8, webhook(answer="hang"))
     yield during("webhook takes 0.8 s a message", 8, webhook(seconds=0.8))
@@ -142,7 +142,7 @@ def camera_off(made: Plant) -> Iterator[None]:
 
 @contextmanager
 def packets_lost(made: Plant) -> Iterator[None]:
-    made.lost = 20
+    made.lost = 2
     yield
     made.lost = 0
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -37,6 +38,7 @@ from tests.support.graphs import model_file, spec
 
 WIDTH, HEIGHT = 640, 480
 DISK = 64  # MB, of the record's disk
+DEADLINE, LEAD = 0.8, 0.1  # of the takt, and seconds before it at which the gate's output gets the verdict
 PATIENCE = 60.0  # seconds for anything to become as it should be
 LINE = "plant"
 
@@ -96,10 +98,15 @@ class Plant:
         command = [str(Path(sys.executable).with_name("inspection")), "run", str(self._recipe)]
         command += ["--name", LINE, "--port", str(self._door)]
         with (self._folder / "line.log").open("ab") as log:
-            self._line = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | self._faked_clock())
-        self.until(lambda: self.ask("/health/ready")["state"] == "running", "line")
+            self._line = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | self._wrong_clock())
+        self.until(lambda: self._ended() or self.ask("/health/ready")["state"] == "running", "line")
+        if self._ended():
+            raise ChildProcessError(f"the line has ended: see {self._folder / 'line.log'}")
         self.plc = Plc(self._modbus)
         self.plc.put("command", 0)
+
+    def _ended(self) -> bool:
+        return self._line is not None and self._line.poll() is not None
 
     def end(self, by: signal.Signals) -> int:
         """Sends the signal; returns the exit code."""
@@ -164,12 +171,14 @@ class Plant:
         part = self.trigger(**how)
         end = time.monotonic() + self.takt
         while time.monotonic() < end:
-            if Status.RESULTS_READY in self.plc.status() and (got := self.plc.result())["number"] == part.number:
-                part.told = {1: "OK", 2: "NG", 3: "REVIEW", 4: "ERROR"}[got["verdict"]]
+            if Status.RESULTS_READY in self.plc.status():
+                got = self.plc.result()
                 if acknowledge:
                     self.plc.put("acknowledge", got["sequence"])
                     self.plc.command(Command.ACKNOWLEDGE)
-                break
+                if got["number"] == part.number:
+                    part.told = {1: "OK", 2: "NG", 3: "REVIEW", 4: "ERROR"}[got["verdict"]]
+                    break
             time.sleep(0.002)
         return part
 
@@ -178,8 +187,9 @@ class Plant:
     lost = 0  # of a thousand packets of the camera
 
     def set_clock(self, seconds: int) -> None:
-        """The line's wall clock goes wrong by so many seconds; needs libfaketime."""
-        self._clock.write_text(f"{seconds:+d}\n")
+        """The line's wall clock is wrong by so many seconds; its monotonic one nobody can set."""
+        with self._clock.open("r+b" if self._clock.exists() else "wb", buffering=0) as file:
+            file.write(struct.pack("q", seconds))
 
     @contextmanager
     def full_disk(self) -> Iterator[None]:
@@ -193,17 +203,13 @@ class Plant:
         finally:
             ballast.unlink()
 
-    def _faked_clock(self) -> dict[str, str]:
-        found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-        if not found:
-            return {}
-        # The wall clock alone: nobody can set a monotonic one.
-        return {
-            "LD_PRELOAD": str(found[0]),
-            "FAKETIME_TIMESTAMP_FILE": str(self._clock),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
+    def _wrong_clock(self) -> dict[str, str]:
+        """The environment in which the wall clock is the one that `set_clock` sets."""
+        library = self._folder / "wrong_clock.so"
+        if not library.exists():
+            source = Path(__file__).with_name("wrong_clock.c")
+            subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+        return {"LD_PRELOAD": str(library), "WRONG_CLOCK": str(self._clock)}
 
     def _write_recipe(self) -> Path:
         model = model_file(self._folder / "model.onnx", spec(channels=1), poison="raise")
@@ -212,16 +218,16 @@ class Plant:
         values = {
             "product": "panel",
             "takt": self.takt,
-            "deadline": self.takt,
+            "deadline": DEADLINE * self.takt,
             "trigger": {"kind": "signal"},
             "views": {
                 "top": {"camera": top, "model": str(model)},
                 "side": {"camera": {"kind": "pushed"}, "model": str(model)},
             },
             "outputs": [
-                {"kind": "modbus", "port": self._modbus, "gate": True, "lead": 0.05, "acknowledge": self.takt},
+                {"kind": "modbus", "port": self._modbus, "gate": True, "lead": LEAD, "acknowledge": self.takt},
                 {"kind": "mqtt", "host": "127.0.0.1", "port": self.broker.port, "retry_at_most": 1.0},
-                {"kind": "webhook", "url": self.receiver.url, "timeout": 1.0, "retry_at_most": 1.0},
+                {"kind": "webhook", "url": self.receiver.url, "timeout": 2.0, "retry_at_most": 1.0},
             ],
             "record": {"folder": str(self.record), "images": {"free": 1_000_000}},
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import threading
 import time
@@ -45,8 +46,9 @@ class Receiver:
                 for name, value in receiver.headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(receiver.body)))
-                self.end_headers()
-                self.wfile.write(receiver.body)
+                with contextlib.suppress(ConnectionError):  # who has sent it did not wait
+                    self.end_headers()
+                    self.wfile.write(receiver.body)
 
             def log_message(self, *_: Any) -> None:
                 """Quiet."""

@@ -133,7 +133,7 @@ def graph(
         classes: add the output `classes`.
         maps: add the output `map`.
         batch: the batch axis: a name, or a fixed number.
-        poison: a black image gets this score, or makes the run itself fail.
+        poison: a black image gets this score; `raise`: an image that is white all over makes the run itself fail.
         layers: 3x3 convolutions with 16 channels beside the result, to give the graph a running time.
     """
     of = of or spec()
@@ -181,10 +181,11 @@ def graph(
         helper.make_node("ReduceMax", ["map", "mapaxes"], ["top"], keepdims=0),
     ]
     if poison == "raise":
-        constants["none"] = np.zeros(1, np.float32)
+        constants |= {"none": np.zeros(1, np.float32), "almost": np.array(0.99, np.float32)}
         nodes += [
-            helper.make_node("Equal", ["top", "zero"], ["black"]),
-            helper.make_node("Cast", ["black"], ["index"], to=TensorProto.INT64),
+            helper.make_node("ReduceMin", ["map", "mapaxes"], ["darkest"], keepdims=0),
+            helper.make_node("Greater", ["darkest", "almost"], ["flat"]),
+            helper.make_node("Cast", ["flat"], ["index"], to=TensorProto.INT64),
             helper.make_node("Gather", ["none", "index"], ["nought"]),  # index 1 is not there
             helper.make_node("Add", ["top", "nought"], ["score"]),
         ]
