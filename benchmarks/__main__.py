@@ -3,7 +3,7 @@
 python -m benchmarks [--data FOLDER] [--quick]
 
 Speed: `engine` (the runtime against bare onnxruntime), `http`, `allocator`, `precision` (of training). The line:
-`scheduler`, `record`, `recording`, `cameras`, `outputs`, `modbus`, `opcua`. Quality: `elpv` (three trainings of 20
+`scheduler`, `record`, `recording`, `cameras`, `outputs`, `modbus`, `opcua`, `faults`. Quality: `elpv` (three trainings of 20
 minutes). With FOLDER, which holds `kolektor_sdd/`, `mvtec_screw/` and `msd100/`, also `kolektor`, `certificate` and
 `phones` (half an hour).
 """
@@ -22,7 +22,7 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, default=None, help="folder of public data sets")
     arguments.add_argument("--quick", action="store_true", help="speed alone, no training")
     given = arguments.parse_args()
-    line = ["scheduler", "record", "recording", "cameras", "outputs", "modbus", "opcua"]
+    line = ["scheduler", "record", "recording", "cameras", "outputs", "modbus", "opcua", "faults"]
     plan = [["engine"], ["http"], ["allocator"], ["precision"], *([name] for name in line)]
     if not given.quick:
         plan.append(["elpv"])

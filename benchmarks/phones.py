@@ -170,9 +170,16 @@ def run(recipe: Path, seconds: float, takt: float) -> bool:
             late = line.times.summary()["verdict"]["p99"]
             minutes = (time.monotonic() - began) / 60
             print(f"{minutes:>5.1f}{counts} {resident() / 1e6:>7.0f} {late:>6.3f}", flush=True)
-    account = line.counters()["line"]
+    counters = line.counters()
+    account = counters["line"]
     times = line.times.summary()
     print(f"{account['triggers']} triggers = " + " + ".join(f"{account[verdict]} {verdict}" for verdict in Verdict))
+    columns = ("received", "judged", "late", "dropped", "incomplete", "unmatched")
+    print("".join(f"{name:>11}" for name in ("frames", *columns, "restarts")) + "  camera")
+    for view, described in yaml.safe_load(recipe.read_text())["views"].items():
+        counts = counters[f"view {view}"], counters[f"camera {view}"]
+        numbers = [*(counts[0][name] for name in columns), counts[1]["restarts"]]
+        print(f"{view:>11}" + "".join(f"{number:>11}" for number in numbers) + f"  {described['camera']['kind']}")
     for stage, name in STAGES.items():
         values = ", ".join(f"{key} {times[stage][key]:.3f}" for key in ("p50", "p99", "p99.9", "max"))
         print(f"{name}, s: {values}")
