@@ -3,9 +3,9 @@
 python -m benchmarks [--data FOLDER] [--quick]
 
 Speed: `engine` (the runtime against bare onnxruntime), `http`, `allocator`, `precision` (of training). The line:
-`scheduler`, `record`, `recording`, `cameras`, `outputs`, `modbus`, `opcua`, `faults`. Quality: `elpv` (three trainings of 20
-minutes). With FOLDER, which holds `kolektor_sdd/`, `mvtec_screw/` and `msd100/`, also `kolektor`, `certificate` and
-`phones` (half an hour).
+`scheduler`, `record`, `recording`, `cameras`, `outputs`, `modbus`, `opcua`, `faults`. Quality: `elpv` (three trainings
+of 20 minutes). With FOLDER, which holds `kolektor_sdd/`, `mvtec_screw/` and `msd100/`, also `kolektor`, `certificate`
+and `phones` (half an hour).
 """
 
 from __future__ import annotations

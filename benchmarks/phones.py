@@ -177,8 +177,8 @@ def run(recipe: Path, seconds: float, takt: float) -> bool:
     columns = ("received", "judged", "late", "dropped", "incomplete", "unmatched")
     print("".join(f"{name:>11}" for name in ("frames", *columns, "restarts")) + "  camera")
     for view, described in yaml.safe_load(recipe.read_text())["views"].items():
-        counts = counters[f"view {view}"], counters[f"camera {view}"]
-        numbers = [*(counts[0][name] for name in columns), counts[1]["restarts"]]
+        frames = counters[f"view {view}"]
+        numbers = [*(frames[name] for name in columns), counters[f"camera {view}"]["restarts"]]
         print(f"{view:>11}" + "".join(f"{number:>11}" for number in numbers) + f"  {described['camera']['kind']}")
     for stage, name in STAGES.items():
         values = ", ".join(f"{key} {times[stage][key]:.3f}" for key in ("p50", "p99", "p99.9", "max"))
