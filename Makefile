@@ -34,8 +34,8 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 ## Two halves at a time, a core each: what needs torch computes all the while, the rest waits for half of its time. More
-## would be no gain, and no good for what has a deadline; each half's report comes in one piece at its end.
-HALVES := +@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target half-train half-rest
+## would be no gain, and no good for what has a deadline.
+HALVES := +@$(MAKE) --no-print-directory --keep-going --jobs=2 half-train half-rest
 
 check: lint
 	$(HALVES) MARKS="not slow and not fresh"
