@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from enum import StrEnum
 
 from inspection.cameras.camera import Camera, CameraEnded, CameraLost
@@ -42,6 +43,7 @@ class Feeder:
         make: makes the camera; called again after it hung.
         on_frame: told of every frame, in their order.
         on_lost: told when frames of earlier triggers will not come (the camera went or came back), and why.
+        lock: held while a part comes by, from its trigger to `pulse`.
         silence: as in the recipe; None: frames may be rare.
     """
 
@@ -53,6 +55,7 @@ class Feeder:
         on_frame: Callable[[str, Frame], None],
         on_lost: Callable[[str, str], None],
         alarm: Alarm,
+        lock: AbstractContextManager[object],
         silence: float | None = None,
     ) -> None:
         self.view = view
@@ -61,7 +64,7 @@ class Feeder:
         self.hung = 0
         self.camera: Camera | None = None
         self._make, self._on_frame, self._on_lost, self._alarm = make, on_frame, on_lost, alarm
-        self._silence = silence
+        self._lock, self._silence = lock, silence
         self._stop = threading.Event()
         self._run = 0  # which thread is listened to
         self._beat = time.monotonic()
@@ -76,7 +79,7 @@ class Feeder:
 
     def pulse(self) -> None:
         """One exposure, where the camera exposes by software; returns at once."""
-        if self.camera is not None and self.camera.triggered:
+        if self.state is Feed.STREAMING and self.camera is not None and self.camera.triggered:
             self._pulses.release()
 
     def check(self) -> bool:
@@ -138,8 +141,10 @@ class Feeder:
                 if self._over(run):
                     break
                 self.camera, self._broken, self._unanswered = camera, None, None
-                self._on_lost(self.view, "the camera was not there yet.")
-                self.state = Feed.STREAMING
+                # No part comes by in between: its trigger would be passed over and it would get the next part's frame.
+                with self._lock:
+                    self._on_lost(self.view, "the camera was not there yet.")
+                    self.state = Feed.STREAMING
                 if told:
                     self._alarm("camera-back", f"{self.view}: the camera is back.")
                 wait, told = RETRY, False

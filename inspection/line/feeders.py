@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 
 from inspection.cameras.camera import Camera
 from inspection.cameras.options import AnyCamera
@@ -18,7 +19,7 @@ class Feeders:
     """One `Feeder` for each view.
 
     Args:
-        make: makes a view's camera. on_frame, on_lost, alarm: as `Feeder` has them.
+        make: makes a view's camera. on_frame, on_lost, alarm, lock: as `Feeder` has them.
     """
 
     def __init__(
@@ -28,7 +29,9 @@ class Feeders:
         on_frame: Callable[[str, Frame], None],
         on_lost: Callable[[str, str], None],
         alarm: Alarm,
+        lock: AbstractContextManager[object],
     ) -> None:
+        self._lock = lock
         self._make, self._on_frame, self._on_lost, self._alarm = make, on_frame, on_lost, alarm
         self._options: dict[str, AnyCamera] = {}
         self._feeders: dict[str, Feeder] = {}
@@ -105,5 +108,6 @@ class Feeders:
             on_frame=self._on_frame,
             on_lost=self._on_lost,
             alarm=self._alarm,
+            lock=self._lock,
             silence=options.silence,
         )

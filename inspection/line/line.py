@@ -78,7 +78,7 @@ class Line:
         self.listeners: list[Callable[[PartResult], None]] = []
         self.outlets = Outlets((), self, spool=first.record.folder, clock=self.clock.now)  # none until `open`
         self.floor = Floor(clock=self.clock, tell=self._tell, after=self._after, alarm=self.alarm, broken=self._fail)
-        self.cameras = Feeders(camera, on_frame=self.frame, on_lost=self.lost, alarm=self.alarm)
+        self.cameras = Feeders(camera, on_frame=self.frame, on_lost=self.lost, alarm=self.alarm, lock=self.floor.lock)
         self._state = LineState.STARTING
         self._problem: InspectionError | None = None
         self._told = threading.Condition(self.floor.lock)  # a verdict was told, or the state changed
