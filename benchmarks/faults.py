@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -189,23 +189,23 @@ def clock_set_back(made: Plant) -> Iterator[None]:
 
 
 def stopped(made: Plant) -> Row:
-    """SIGTERM with a part in flight: it has its verdict before the line ends."""
+    """SIGTERM with a part in flight: the record has its verdict before the line ends."""
     part = made.trigger(bad=True)
     code = made.end(signal.SIGTERM)
     made.start()
     after = [inspect(made) for _ in range(AFTER)]
-    part.told = recorded(made)[part.number]
+    part = replace(part, told=recorded(made)[part.number])
     fault = f"SIGTERM, a part in flight (exit code {code})"
     return told(Row(fault, [part], moved({}, counters(made)), alarmed(made), after))
 
 
 def killed(made: Plant) -> Row:
-    """SIGKILL with a part in flight: it is ERROR after the next start."""
+    """SIGKILL with a part in flight: the record says ERROR after the next start."""
     part = made.trigger(bad=False, expose=False)
     made.end(signal.SIGKILL)
     made.start()
     after = [inspect(made) for _ in range(AFTER)]
-    part.told = recorded(made)[part.number]
+    part = replace(part, told=recorded(made)[part.number])
     return told(Row("SIGKILL, a part in flight", [part], moved({}, counters(made)), alarmed(made), after))
 
 
