@@ -8,7 +8,7 @@ what it costs is measured here. Without --model it is trained first (--budget).
 
 --gige N: N of the views come from fake GigE Vision cameras (Debian's aravis-tools, BayerRG8), each a host of its own in
 a network namespace, which wants root; the others from memory. --tile: full resolution in tiles of 512 by an int8 model,
-1920 x 1024 of each frame in 4 x 2 tiles. --bench: what `inspection bench` says of the same recipe.
+1920 x 1024 of each frame in two halves of 2 x 2 tiles. --bench: what `inspection bench` says of the same recipe.
 
 Printed: a line a minute with the account and the memory of the process, then the seconds from a part's last frame to
 its verdict. The exit code is 1 where a part was late, or judged later than a second after its last frame.
@@ -136,9 +136,10 @@ def write_recipe(
             size = {"width": SIZE[0], "height": SIZE[1]}
             camera = {"kind": "genicam", "address": addresses[index], "pixel_format": "BayerRG8", **size}
         view: dict[str, object] = {"camera": camera, "model": str(model.absolute())}
-        if tile:  # the strip of 28 pixels above and below lies beside the phone
-            rows = SIZE[1] - SIZE[1] % TILE
-            view["regions"] = [{"x": 0, "y": (SIZE[1] - rows) // 2, "width": SIZE[0], "height": rows}]
+        if tile:  # the strip of 28 pixels above and below lies beside the phone; two workers share the halves
+            rows, half = SIZE[1] - SIZE[1] % TILE, SIZE[0] // 2
+            place = {"y": (SIZE[1] - rows) // 2, "width": half, "height": rows}
+            view["regions"] = [{"x": x, **place} for x in (0, half)]
             view["tiling"] = {"overlap": 0.0}
         described[own.name] = view
     values = {
