@@ -38,7 +38,7 @@ class _Record(NamedTuple):
 
 @dataclass(slots=True)
 class _Segment:
-    path: Path
+    name: str
     size: int  # bytes of whole records
 
 
@@ -66,24 +66,18 @@ class Spool:
         self._writer = -1
         self._reader: tuple[int, int] | None = None  # segment, file
         self._unsynced = False
-        self._lock = -1
+        self._home = -1  # the folder itself, wherever it is moved to or whatever is mounted over it; locked
         self.damaged = 0
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise unwritable(self._folder, error) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._enter()
+            self._recover()
+        except BlockingIOError as error:
             self.close()
             raise ConfigInvalid(
                 "another process delivers from this spool.",
                 where=str(self._folder),
                 hint="Stop it, or give this line another folder.",
             ) from error
-        try:
-            self._recover()
         except OSError as error:
             self.close()
             raise unwritable(self._folder, error) from error
@@ -137,8 +131,6 @@ class Spool:
             try:
                 return _decode(self._read(self._records[0]))
             except FileNotFoundError:
-                if not self._in_place():
-                    raise
                 before = len(self._records)
                 self._drop_segment(self._records[0].segment)
                 self.damaged += before - len(self._records)
@@ -163,7 +155,7 @@ class Spool:
             segment = self._number
             offset = self._segments[segment].size if segment in self._segments else 0
         numbers = _POSITION.pack(segment, offset, 0)[:-4]
-        position = os.open(self._folder / "position", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        position = self._open("position", os.O_WRONLY | os.O_CREAT)
         try:
             os.pwrite(position, numbers + struct.pack("<I", zlib.crc32(numbers)), 0)
         finally:
@@ -179,9 +171,20 @@ class Spool:
         """Lets go of the folder; what waits stays there. May be called twice."""
         self._end_segment()
         self._stop_reading()
-        if self._lock >= 0:
-            os.close(self._lock)
-        self._lock = -1
+        if self._home >= 0:
+            os.close(self._home)
+        self._home = -1
+
+    def _enter(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        home = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        before, self._home = self._home, home
+        if before >= 0:
+            os.close(before)
+        fcntl.flock(home, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _open(self, name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_CLOEXEC, 0o644, dir_fd=self._home)
 
     def _recover(self) -> None:
         start = self._read_position()
@@ -189,7 +192,7 @@ class Spool:
             if not path.stem.isdecimal():
                 continue
             number, data = int(path.stem), path.read_bytes()
-            self._segments[number] = _Segment(path, len(data))
+            self._segments[number] = _Segment(path.name, len(data))
             for offset, length in self._scan(data):
                 if (number, offset) >= start:
                     self._records.append(_Record(number, offset, length))
@@ -227,8 +230,7 @@ class Spool:
     def _read(self, record: _Record) -> bytes:
         if self._reader is None or self._reader[0] != record.segment:
             self._stop_reading()
-            file = os.open(self._segments[record.segment].path, os.O_RDONLY | os.O_CLOEXEC)
-            self._reader = (record.segment, file)
+            self._reader = (record.segment, self._open(self._segments[record.segment].name, os.O_RDONLY))
         data = os.pread(self._reader[1], _HEAD.size + record.length, record.offset)
         payload = data[_HEAD.size :]
         if data[: _HEAD.size] != _HEAD.pack(record.length, zlib.crc32(payload)):
@@ -237,10 +239,14 @@ class Spool:
 
     def _begin_segment(self) -> None:
         number = self._number + 1
-        path = self._folder / f"{number:020d}.spool"
-        self._writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        name = f"{number:020d}.spool"
+        try:
+            self._writer = self._open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        except FileNotFoundError:  # the folder itself was deleted
+            self._enter()
+            self._writer = self._open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         self._number = number
-        self._segments[number] = _Segment(path, 0)
+        self._segments[number] = _Segment(name, 0)
 
     def _end_segment(self) -> None:
         if self._writer >= 0:
@@ -266,13 +272,6 @@ class Spool:
             self._end_segment()
         self._forget(number)
 
-    def _in_place(self) -> bool:
-        """Whether the folder is there, as it was opened: a share that is not mounted now keeps what it has."""
-        try:
-            return os.path.samestat(os.stat(self._folder), os.fstat(self._lock))
-        except OSError:
-            return False
-
     def _forget_finished(self) -> None:
         """Deletes segments whose every record was delivered, except the one that is being written."""
         first = self._records[0].segment if self._records else self._number + 1
@@ -283,7 +282,7 @@ class Spool:
         if self._reader is not None and self._reader[0] == number:
             self._stop_reading()
         with contextlib.suppress(OSError):  # what cannot be deleted is found, and delivered again, at the next start
-            self._segments.pop(number).path.unlink()
+            os.unlink(self._segments.pop(number).name, dir_fd=self._home)
 
     def _stop_reading(self) -> None:
         if self._reader is not None:

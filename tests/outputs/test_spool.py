@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,19 +141,76 @@ def test_a_message_larger_than_the_bound_goes_with_all_before_it(tmp_path: Path)
     spool.close()
 
 
-def test_a_disk_that_does_not_give_a_message_costs_none(tmp_path: Path) -> None:
-    """The folder is gone for a while, as with a share that is not mounted; damage is something else."""
+def test_a_disk_that_does_not_give_a_message_costs_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a share that is away, or where no file can be opened any more; damage is something else."""
+    spool = Spool(tmp_path, BOUND)
+    for number in range(3):
+        spool.append(message(number))
+    with monkeypatch.context() as away:
+        away.setattr(os, "pread", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        for _ in range(5):
+            with pytest.raises(OSError, match="Input/output"):
+                spool.peek()
+    assert (len(spool), spool.damaged) == (3, 0)
+    assert numbers(spool) == [0, 1, 2]
+    spool.close()
+
+
+def test_a_file_that_somebody_deletes_costs_its_own_messages_and_they_are_counted(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 8_000)
+    for number in range(30):
+        spool.append(message(number))
+    first, *others = sorted(tmp_path.glob("*.spool"))
+    assert others
+    first.unlink()
+    left = numbers(spool)
+    assert left == list(range(30 - len(left), 30))
+    assert spool.damaged == 30 - len(left) > 0
+    spool.close()
+
+
+def test_what_comes_after_the_file_that_is_written_was_deleted_outlives_a_kill(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, BOUND)
+    spool.append(message(1))
+    only_segment(tmp_path).unlink()
+    spool.append(message(2))
+    copy = tmp_path / "copy"  # what a process that is started after a kill would find
+    copy.mkdir()
+    shutil.copy(only_segment(tmp_path), copy)
+    again = Spool(copy, BOUND)
+    assert numbers(again) == [2]
+    again.close()
+    spool.close()
+
+
+def test_a_folder_that_is_away_for_a_while_costs_no_message(tmp_path: Path) -> None:
+    folder, away = tmp_path / "spool", tmp_path / "away"
+    spool = Spool(folder, 4_000)
+    for number in range(5):
+        spool.append(message(number))
+    folder.rename(away)
+    folder.mkdir()  # as a mount point without its share
+    for number in range(5, 20):
+        spool.append(message(number))
+        spool.pop()
+    assert list(folder.iterdir()) == []
+    folder.rmdir()
+    away.rename(folder)
+    assert numbers(spool) == list(range(15, 20))
+    assert spool.damaged == 0
+    spool.close()
+
+
+def test_a_folder_that_is_deleted_costs_what_lay_in_it_and_is_made_anew(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool", BOUND)
     for number in range(3):
         spool.append(message(number))
-    (tmp_path / "spool").rename(tmp_path / "away")
-    for _ in range(5):
-        with pytest.raises(OSError, match="No such file"):
-            spool.peek()
-    assert (len(spool), spool.damaged) == (3, 0)
-    (tmp_path / "away").rename(tmp_path / "spool")
-    assert numbers(spool) == [0, 1, 2]
+    shutil.rmtree(tmp_path / "spool")
+    spool.append(message(3))
+    assert numbers(spool) == [3]
+    assert spool.damaged == 3
     spool.close()
+    assert len(Spool(tmp_path / "spool", BOUND)) == 0
 
 
 def test_two_lines_cannot_deliver_from_one_spool(tmp_path: Path) -> None:
