@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ import numpy as np
 
 from benchmarks.road import machine
 from inspection.parts import Frame, PartResult, Trigger, ViewResult
+from inspection.pixels import Pixels
 from inspection.record.chain import GENESIS, Entry, canonical, link
 from inspection.record.database import Database, locate
 from inspection.record.history import By, History, Wanted
+from inspection.record.images import PNG
 from inspection.record.options import KeepImages, RecordOptions
 from inspection.record.record import Record
 from inspection.record.verify import verify
@@ -149,13 +151,21 @@ def images(folder: Path) -> dict[str, float]:
         time.sleep(0.005)
     seconds = time.perf_counter() - started
     record.close()
+    ways = {"PNG as the record writes it": PNG, "PNG by OpenCV at level 1": (cv2.IMWRITE_PNG_COMPRESSION, 1)}
     raw = count * VIEWS * pixels.nbytes
     written = record.counters()["images_bytes"]
     return {
         "image MB/s, raw pixels": raw / seconds / 1e6,
         "parts/s with all six images": count / seconds,
         "PNG bytes of raw bytes": written / raw,
+        **{f"{name}, {what}": figure for name, how in ways.items() for what, figure in encoded(pixels, how).items()},
     }
+
+
+def encoded(pixels: Pixels, how: Sequence[int]) -> dict[str, float]:
+    """One image as PNG: its time, and its bytes of the raw ones."""
+    seconds = [timed(lambda: cv2.imencode(".png", pixels, list(how))) for _ in range(5)]
+    return {"ms": min(seconds) * 1000, "of raw bytes": len(cv2.imencode(".png", pixels, list(how))[1]) / pixels.nbytes}
 
 
 def questions(folder: Path, count: int) -> dict[str, float]:

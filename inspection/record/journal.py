@@ -24,7 +24,7 @@ from pathlib import Path
 from inspection.record.chain import GENESIS, Entry, RecordInvalid, read_entry
 
 FORMAT = 1
-SEGMENT = 8_000_000  # bytes; about 3,000 verdicts on six views
+SEGMENT = 8_000_000  # bytes; `python -m benchmarks.record` says how many a verdict takes
 MEMORY = 256_000_000  # bytes of lines that may wait in memory for room on the disk: days of verdicts at one a second
 PATIENCE = 0.05  # seconds that `append` waits for the kernel to take a line, which takes some microseconds
 CHUNK = 1 << 20
