@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.bad_inputs import CASES, Case, answer
+from tests.project.bad_inputs import CASES
+from tests.project.cases import Case, answer
 
 ROOT = Path(__file__).parents[2]
 
