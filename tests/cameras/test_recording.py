@@ -23,6 +23,7 @@ from hypothesis.extra import numpy as arrays
 from inspection.cameras.recorder import Recorder, RecorderState
 from inspection.cameras.recording import (
     FrameEvent,
+    LostEvent,
     Recording,
     ResultEvent,
     TriggerEvent,
@@ -64,6 +65,7 @@ SEEN = st.lists(
         TRIGGERS.map(lambda one: ("trigger", one)),
         st.tuples(st.sampled_from(["top", "side"]), FRAMES).map(lambda one: ("frame", *one)),
         st.builds(result, TRIGGERS, st.floats(allow_nan=True)).map(lambda one: ("result", one)),
+        st.tuples(st.just("lost"), st.sampled_from(["top", "side"]), st.text(max_size=9), OFFSETS),
     ),
     max_size=12,
 )
@@ -106,6 +108,8 @@ def test_everything_comes_back_in_its_order_and_to_the_bit(seen: list[Any]) -> N
                 assert event.view == values[0]
                 assert same(event.frame, values[1])
                 assert event.frame.pixels is None or not event.frame.pixels.flags.writeable
+            elif kind == "lost":
+                assert event == LostEvent(view=values[0], reason=values[1], offset=values[2])
             else:
                 assert isinstance(event, ResultEvent)
                 assert json.dumps(event.body) == json.dumps(values[0].to_dict())
@@ -126,6 +130,13 @@ def test_a_red_image_stays_red_a_deep_one_deep_and_one_that_lies_otherwise_in_me
         assert kept.pixels.dtype == image.dtype
         assert kept.pixels.flags.c_contiguous
         np.testing.assert_array_equal(kept.pixels, image)
+
+
+def test_a_recording_that_was_made_before_there_were_losses_is_read(tmp_path: Path) -> None:
+    record(tmp_path / "r", [("frame", "top", frame(1, RED))])
+    about = tmp_path / "r" / "recording.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"format": 1}))
+    assert len(list(Recording(tmp_path / "r").events())) == 1
 
 
 def test_a_recording_says_what_it_is_of(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from inspection.errors import DataInvalid, OutputUnwritable
-from inspection.files import find_images, write_bytes, write_text, writing
+from inspection.files import find_images, write_all, write_bytes, write_text, writing
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -166,3 +167,20 @@ def test_images_are_found_in_the_order_of_their_paths_without_hidden_ones_and_ot
     assert found == [tmp_path / "a.jpg", tmp_path / "b" / "10.png", tmp_path / "b" / "2.PNG", named]
     with pytest.raises(DataInvalid, match="no image"):
         list(find_images([tmp_path / ".git"], without=tmp_path / ".git"))
+
+
+def test_a_file_system_that_takes_a_part_gets_the_rest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:3]))
+    with (tmp_path / "a").open("wb", buffering=0) as file:
+        assert write_all(file.fileno(), b"0123456789") == 10
+    assert (tmp_path / "a").read_bytes() == b"0123456789"
+
+
+def test_a_file_system_that_takes_nothing_and_says_nothing_is_a_full_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "write", lambda *_: 0)
+    with (tmp_path / "a").open("wb", buffering=0) as file, pytest.raises(OSError, match="takes no more") as error:
+        write_all(file.fileno(), b"0")
+    assert error.value.errno == errno.ENOSPC

@@ -9,6 +9,7 @@ import yaml
 
 from inspection.cameras.recorder import Recorder
 from inspection.cameras.recording import Recording
+from inspection.line import feeder
 from inspection.line.again import Replay
 from inspection.line.line import Line
 from tests.line.rig import Scene, balanced, inspect, one_view, opened
@@ -41,6 +42,26 @@ def test_a_recorded_run_gives_the_same_verdicts_to_the_bit(run: tuple[Path, Reco
     assert [one.views[0].score for one in replay.results if one.code is None] == [
         body["views"][0]["score"] for body in recording.results if body["code"] is None
     ]
+
+
+def test_a_run_whose_camera_went_and_came_back_gives_the_same_verdicts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeder, "RETRY", 0.05)
+    scene = Scene({2: "lost", 5: "lost"})
+    path = one_view(tmp_path)
+    recorder = Recorder(tmp_path / "run", limit=10**8)
+    with Line(path, camera=scene.camera, recorder=recorder) as line:
+        opened(line)
+        seen = [inspect(line, scene, bad=bad) for bad in PATTERN]
+        assert [one.code for one in seen] == [None, "camera-lost", None, None, "camera-lost", None]
+    assert recorder.counters()["losses"] >= 4  # each time that it went, and that it was back
+    recording = Recording(tmp_path / "run")
+    for speed in (None, None, 4.0):
+        replay = Replay(path, recording, speed=speed)
+        replay.run()
+        assert replay.differences() == []
+        assert [(one.verdict, one.code) for one in replay.results] == [(one.verdict, one.code) for one in seen]
 
 
 def test_a_changed_threshold_shows_which_parts_it_would_have_judged_differently(run: tuple[Path, Recording]) -> None:
