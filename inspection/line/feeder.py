@@ -86,6 +86,9 @@ class Feeder:
         """Whether the camera hung, and was replaced."""
         if self._stop.is_set() or self.state is Feed.ENDED or time.monotonic() - self._beat < HANG:
             return False
+        with self._lock:  # nobody listens to its thread any more, should it go on just now
+            self._run += 1
+            self.state = Feed.STARTING
         self.hung += 1
         if (old := self.camera) is not None:  # it may hang as well
             self._thread(old.stop, f"release-{self.view}")
@@ -176,12 +179,14 @@ class Feeder:
         while not self._over(run):
             self._beat = now = time.monotonic()
             frame = camera.frame(POLL)
-            if self._over(run):
-                return
             if frame is not None:
                 last, self._unanswered = now, None
-                self._on_frame(self.view, frame)
+                with self._lock:  # it was taken for the recipe that runs until another takes over, under this lock
+                    if not self._over(run):
+                        self._on_frame(self.view, frame)
                 continue
+            if self._over(run):
+                return
             if self._broken is not None:
                 raise self._broken
             now = time.monotonic()

@@ -35,13 +35,17 @@ class Feeders:
         self._make, self._on_frame, self._on_lost, self._alarm = make, on_frame, on_lost, alarm
         self._options: dict[str, AnyCamera] = {}
         self._feeders: dict[str, Feeder] = {}
+        self._closing = threading.Lock()  # a change-over may be under way when the line is closed
+        self._closed = False
 
-    def retire(self, cameras: Mapping[str, AnyCamera]) -> None:
-        """Listens no more to those of these views' cameras that run with other options; returns at once. `use` follows,
-        which may take seconds, and no part that comes by until then must get a frame taken with the old options."""
-        for view, options in cameras.items():
-            if view in self._feeders and self._options.get(view) != options:
-                self._feeders[view].retire()
+    def retire(self, cameras: Mapping[str, AnyCamera]) -> list[str]:
+        """Listens no more to those of these views' cameras that run with other options, and says which; returns at
+        once. `use` follows, which may take seconds, and no part that comes by until then must get a frame taken with
+        the old options."""
+        old = [view for view, now in cameras.items() if view in self._feeders and self._options.get(view) != now]
+        for view in old:
+            self._feeders[view].retire()
+        return old
 
     def use(self, cameras: Mapping[str, AnyCamera]) -> None:
         """Starts these views' cameras; those that run with the same options already run on."""
@@ -50,15 +54,21 @@ class Feeders:
                 continue
             if view in self._feeders:
                 self._feeders[view].stop()
-            self._options[view] = options
-            self._feeders[view] = self._feeder(view, options)
-            self._feeders[view].start()
+            with self._closing:
+                if self._closed:
+                    return
+                self._options[view] = options
+                self._feeders[view] = self._feeder(view, options)
+                self._feeders[view].start()
 
     def drop(self, views: Iterable[str]) -> None:
         """Stops the cameras of these views."""
         for view in views:
-            del self._options[view]
-            self._feeders.pop(view).stop()
+            with self._closing:
+                self._options.pop(view, None)
+                feeder = self._feeders.pop(view, None)
+            if feeder is not None:
+                feeder.stop()
 
     def pulse(self, views: Iterable[str]) -> None:
         """One exposure of each of these views whose camera exposes by software; returns at once."""
@@ -83,8 +93,11 @@ class Feeders:
         return sum(feeder.check() for feeder in list(self._feeders.values()))
 
     def stop(self) -> None:
-        """Stops all of them, at the same time."""
-        stoppers = [threading.Thread(target=feeder.stop, daemon=True) for feeder in self._feeders.values()]
+        """Stops all of them, at the same time, and starts no other."""
+        with self._closing:
+            self._closed = True
+            feeders = list(self._feeders.values())
+        stoppers = [threading.Thread(target=feeder.stop, daemon=True) for feeder in feeders]
         for thread in stoppers:
             thread.start()
         for thread in stoppers:

@@ -18,6 +18,8 @@ from inspection.line.tracker import Tracker
 from inspection.parts import Frame, Trigger, ViewResult
 from inspection.results import Inspection, Verdict
 
+MOST_MISSED = 100  # parts that one gap in a camera's count can open
+
 
 class TellingFailed(InspectionError):
     """A verdict could not be kept or handed to the outputs."""
@@ -96,6 +98,15 @@ class Floor:
         with self.lock:
             self.tracker.lost(view, reason)
             self._over.notify()
+
+    def missed(self, view: str, frame: Frame) -> list[float]:
+        """When the exposures before this one were that did not arrive, as if evenly spread since the last that did: so
+        no later frame of another view lies in their windows."""
+        missed = min(self.tracker.missed(view, frame), MOST_MISSED)
+        last = self.tracker.last_received(view)
+        if last is None:
+            return [frame.received] * missed
+        return [last + (frame.received - last) * (index + 1) / (missed + 1) for index in range(missed)]
 
     def advance(self, clock: HandClock, to: float) -> None:
         """Moves the clock by hand, once all that is due until then has been judged: nothing is late because this

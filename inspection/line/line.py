@@ -34,7 +34,6 @@ from inspection.record.record import Record
 
 RECENT = 1024  # results that `wait` still finds
 IDLE = 0.25  # seconds between two looks of the timer while there is nothing for it to do
-MOST_MISSED = 100  # parts that one gap in a camera's count can open
 
 
 class Line:
@@ -258,7 +257,8 @@ class Line:
         number that it had."""
         with self.floor.lock:
             setup = self._running()
-            key = {"order": None, "trigger": str(named or trigger.number), "part": trigger.part}[setup.by]
+            number = trigger.number if named is None else named
+            key = {"order": None, "trigger": str(number), "part": trigger.part}[setup.by]
             return self._open(
                 setup, part=trigger.part, lot=trigger.lot, encoder=trigger.encoder, at=at, key=key, wall=trigger.wall
             )
@@ -306,7 +306,7 @@ class Line:
             opens = self._state is LineState.RUNNING and isinstance(by, CameraTrigger) and by.view in (None, view)
             if opens and view in setup.regions and not self.floor.tracker.awaited(view, frame, setup):
                 if setup.by == "order" and isinstance(by, CameraTrigger) and by.view == view:
-                    for at in self._missed(view, frame):  # parts that came by, and whose frames were lost
+                    for at in self.floor.missed(view, frame):  # parts that came by, and whose frames were lost
                         self._open(setup, at=at)
                 self._open(setup, at=frame.received, part=frame.part, lot=frame.lot, key=setup.key(frame))
             if self.recorder is not None:
@@ -319,15 +319,6 @@ class Line:
             if self.recorder is not None:
                 self.recorder.lost(view, reason, self.clock.now())
             self.floor.lost(view, reason)
-
-    def _missed(self, view: str, frame: Frame) -> list[float]:
-        """When the exposures before this one were that did not arrive, as if evenly spread since the last that did: so
-        no later frame of another view lies in their windows."""
-        missed = min(self.floor.tracker.missed(view, frame), MOST_MISSED)
-        last = self.floor.tracker.last_received(view)
-        if last is None:
-            return [frame.received] * missed
-        return [last + (frame.received - last) * (index + 1) / (missed + 1) for index in range(missed)]
 
     def _tell(self, closed: Closed) -> None:
         whole = cast(Setup, closed.plan).result(closed, self.clock.now())
@@ -403,9 +394,12 @@ class Line:
         with self.floor.lock:
             if only_for is not None and self._recipes.info != only_for:
                 return False
+            if self._closing:
+                raise NotReady("the line is closing.", where=self.name)
             self.floor.use(setup)
             self._recipes.take_over(setup)
-            self.cameras.retire(setup.cameras)
+            for view in self.cameras.retire(setup.cameras):
+                self.lost(view, "its camera is given other settings.")
         self.outlets.state()
         return True
 

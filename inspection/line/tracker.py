@@ -104,7 +104,8 @@ class Tracker:
         return old or any(in_window(part, frame.received) for part in stream.waiting)
 
     def lost(self, view: str, reason: str) -> None:
-        """The camera went or came back: frames of the triggers so far will not come, and its count begins anew.
+        """The camera went or came back: frames of the triggers so far will not come, and its count begins anew. Those
+        that came before their trigger find none: a part that comes by now is another camera's, or another recipe's.
 
         Without this, the first frame after it would be taken for the oldest part that still waits, and every later one
         would be judged as its predecessor. Frames that name their part need no such care.
@@ -113,6 +114,8 @@ class Tracker:
         for part in (*stream.waiting, *stream.skipped.values()):
             if part.plan.by == "order":
                 self._fail(view, part, "camera-lost", reason)
+        while stream.early:
+            self._unmatched(view, stream, stream.early.popleft()[1])
         stream.skipped.clear()
         stream.seen.clear()
         stream.last = stream.latest = stream.clock = None

@@ -193,3 +193,68 @@ def test_no_recipe_is_changed_to_before_the_line_is_open_or_after_it_is_closed(t
         line.change_over("screen", wait=True)
     with pytest.raises(NotReady):
         line.change_over("screen")
+
+
+def test_a_frame_that_came_early_through_the_camera_of_the_old_recipe_is_no_part_of_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, numbers = Scene(), list[int]()
+    first = one_view(tmp_path, match={"window": 5.0, "early": 4.0})
+    strict(tmp_path)
+    other = yaml.safe_load((tmp_path / "strict.yaml").read_text())
+    other["views"]["top"]["camera"]["preload"] = False  # another camera, for all that the line knows
+    other["views"]["top"].pop("operating_point")
+    (tmp_path / "strict.yaml").write_text(yaml.safe_dump(other))
+    with Line(first, camera=scene.camera) as line:
+        opened(line)
+        assert inspect(line, scene, bad=False).verdict is Verdict.OK
+        scene.bad = False
+        scene.expose()  # good, and before its trigger
+        until(lambda: line.counters()["view top"]["waiting"] == 1, what="early frame")
+        use = line.cameras.use
+
+        def after_a_part(cameras: Any) -> None:
+            numbers.append(line.trigger())  # the new recipe runs, and its camera does not yet
+            use(cameras)
+
+        monkeypatch.setattr(line.cameras, "use", after_a_part)
+        line.change_over("strict", wait=True)
+        assert inspect(line, scene, bad=True).verdict is Verdict.NG  # by its own frame
+        result = line.wait(numbers[0], 30.0)
+        assert result is not None
+        assert (result.recipe, result.verdict) == ("strict", Verdict.ERROR)
+        assert line.counters()["view top"]["unmatched"] == 1
+        balanced(line)
+
+
+def test_a_line_that_is_closed_while_a_recipe_is_loaded_leaves_no_camera_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene()
+    first = one_view(tmp_path)
+    strict(tmp_path, views={"top": yaml.safe_load(first.read_text())["views"]["top"] | {"camera": {"kind": "pushed"}}})
+    load, loading, go_on = Recipes.load, threading.Event(), threading.Event()
+
+    def slowly(self: Recipes, path: Path) -> Setup:
+        loading.set()
+        go_on.wait(30.0)
+        return load(self, path)
+
+    monkeypatch.setattr(Recipes, "load", slowly)
+    with Line(first, camera=scene.camera) as line:
+        opened(line)
+        line.change_over("strict")
+        assert loading.wait(30.0)
+        closing = threading.Thread(target=line.close)
+        closing.start()
+        until(lambda: line.state is not LineState.RUNNING, what="stop")
+        until(lambda: line.cameras.facts()["top"]["state"] == "stopped", what="camera")
+        go_on.set()
+        closing.join(30.0)
+        assert not closing.is_alive()
+        assert line.state is LineState.CLOSED
+    until(lambda: line.changing_to is None, what="loader")
+    assert line.recipe is not None
+    assert line.recipe.id == "screen"
+    assert scene.opened == 1
+    assert [one.name for one in threading.enumerate() if one.name.startswith("camera-")] == []
