@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from typing import Literal
 
+from inspection.outputs.attempt import AT_LEAST
 from inspection.outputs.attempt import Try as Try
 from inspection.outputs.notices import Notices
 from inspection.outputs.options import OutputOptions
@@ -136,6 +137,7 @@ class Dispatch:
             elif self._from_memory and (message := self._memory.take(now, self._encoder)) is not None:
                 self._try = Try(message, now, ends)
             if self._try is not None and self._try.message is not None:
+                self._bound(self._try, self._try.message)
                 sort, key = _sort_and_key(self._try.message)
                 self._retried += self._to_repeat.pop(sort, None) == key
             return self._try
@@ -273,6 +275,11 @@ class Dispatch:
             self._lose("late", call.message)
         for message in self._memory.take_late(now):
             self._lose("late", message)
+
+    def _bound(self, call: Try, message: Message) -> None:
+        """A verdict that hangs beyond its own deadline must not cost the next one's."""
+        if self._options.gate and not self._options.serves and message.deadline is not None:
+            call.ends = min(call.ends, max(message.deadline, call.began) + AT_LEAST)
 
     def _hurry(self, now: float) -> None:
         """An alarm or a state that the other side is slow to take must not cost a verdict its time. Where the other

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
 import os
+import socket
 import ssl
 import time
 
@@ -15,6 +17,8 @@ from inspection.outputs.sink import DeliveryFailed, DeliveryRefused, Message
 
 try:
     import urllib3
+    from urllib3 import HTTPConnectionPool as Plain
+    from urllib3 import HTTPSConnectionPool as Encrypted
 except ImportError as missing:
     raise MissingExtra(
         "A webhook needs urllib3.", hint="Install it with: pip install 'lightsout-inspection[webhook]'"
@@ -51,24 +55,30 @@ class WebhookSink:
         self._secret = _secret(options)
         self._tls = _tls(options)
         self._pool: urllib3.PoolManager | None = None
+        self._connection: urllib3.connection.HTTPConnection | None = None  # the latest
 
     def open(self) -> None:
         """Makes ready; there is nothing to connect before the first message."""
-        # Half for the connection and half for each wait of the answer: together below the courier's time-out.
-        patience = urllib3.Timeout(connect=self._options.timeout * 0.4, read=self._options.timeout * 0.4)
-        self._pool = urllib3.PoolManager(num_pools=1, maxsize=1, retries=False, timeout=patience, ssl_context=self._tls)
+        pool = urllib3.PoolManager(num_pools=1, maxsize=1, retries=False, ssl_context=self._tls)
+        pool.pool_classes_by_scheme = {"http": self._watched(Plain), "https": self._watched(Encrypted)}
+        self._pool = pool
 
     def deliver(self, message: Message) -> None:
         """See `Sink`. 408, 425, 429, 5xx and 3xx are `DeliveryFailed`; any other answer is `DeliveryRefused`."""
         if self._pool is None:
             raise DeliveryFailed("the connection was closed.", where=self._where)
         body = json.dumps(message.body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        # Half for the connection and half for each wait of the answer: together below the courier's time-out.
+        patience = self._options.timeout * 0.4
+        if self._options.gate and message.deadline is not None:
+            patience = min(patience, max(message.deadline - time.monotonic(), 0.001))
         try:
             answer = self._pool.request(
                 "POST",
                 self._options.url,
                 body=body,
                 headers=self._headers(message, body),
+                timeout=urllib3.Timeout(connect=patience, read=patience),
                 redirect=False,
                 preload_content=False,
             )
@@ -95,6 +105,24 @@ class WebhookSink:
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.clear()
+        # That leaves a request that is under way alone.
+        if (connection := self._connection) is not None and isinstance(connection.sock, socket.socket):
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def _watched(self, pool: type[Plain]) -> type[Plain]:
+        """The pool, of connections that `close` can end."""
+        sink = self
+
+        class Connection(pool.ConnectionCls):  # type: ignore[name-defined,misc]
+            def connect(self) -> None:
+                sink._connection = self
+                super().connect()
+
+        class Pool(pool):  # type: ignore[valid-type,misc]
+            ConnectionCls = Connection
+
+        return Pool
 
     def _hide(self, text: str) -> str:
         """Some receivers repeat what they were asked for."""

@@ -196,3 +196,36 @@ def test_a_receiver_that_fails_refuses_and_hangs_gets_every_message_that_it_take
     assert accounted(counters)
     assert (counters["delivered"], counters["refused"], counters["failed"]) == (19, 1, 5)
     assert list(dict.fromkeys(json.loads(body)["number"] for _, body in receiver.got)) == list(range(1, 21))
+
+
+def at_the_gate(url: str) -> Courier:
+    options = WebhookOptions(kind="webhook", url=url, gate=True, timeout=50.0, retry_after=0.01, retry_at_most=0.1)
+    courier = Courier(options, WebhookSink(options, "line 1"), name="gate", spool=None, alarm=lambda *_: None)
+    courier.start()
+    return courier
+
+
+def test_a_receiver_that_hangs_on_an_alarm_costs_no_verdict_at_the_gate(receiver: Receiver) -> None:
+    receiver.answers.append("hang")
+    courier = at_the_gate(receiver.url)
+    courier.put(message(0, "alarm"))
+    wait_for(lambda: not receiver.answers)
+    now = time.monotonic()
+    courier.put(result(1, at=now, deadline=now + 10))
+    wait_for(lambda: courier.counters()["delivered"] == 2)
+    assert (courier.counters()["late"], courier.counters()["failed"]) == (0, 1)
+    assert [headers["X-Inspection-Kind"] for headers, _ in receiver.got] == ["result", "alarm"]
+    courier.close(1.0)
+
+
+def test_a_verdict_that_hangs_costs_no_other_one_at_the_gate(receiver: Receiver) -> None:
+    receiver.answers.append("hang")
+    courier = at_the_gate(receiver.url)
+    now = time.monotonic()
+    courier.put(result(1, at=now, deadline=now + 1))
+    wait_for(lambda: not receiver.answers)
+    courier.put(result(2, at=now, deadline=now + 10))
+    wait_for(lambda: courier.counters()["delivered"] == 1)
+    assert courier.counters()["late"] == 1
+    assert [json.loads(body)["number"] for _, body in receiver.got] == [2]
+    courier.close(1.0)
