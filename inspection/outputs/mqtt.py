@@ -124,6 +124,8 @@ class Broker:
         if client is None:
             raise DeliveryFailed("the connection was closed.", where=self.where)
         self._await_connection(client, self._time_for(message))
+        if self._options.gate and message.deadline is not None and time.monotonic() >= message.deadline:
+            raise DeliveryFailed("its deadline went by while the connection was made.", where=self.where)
         return client
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False, **properties: Any) -> int:

@@ -78,6 +78,20 @@ def test_a_connection_whose_thread_has_died_is_made_anew(broker: Mosquitto, monk
     sink.close()
 
 
+def test_a_verdict_whose_deadline_goes_by_while_the_connection_is_made_is_not_sent(
+    broker: Mosquitto, reader: Subscriber
+) -> None:
+    sink = MqttSink(options(broker.port, gate=True, timeout=10.0), "line 1")
+    now = time.monotonic()
+    with pytest.raises(DeliveryFailed, match="deadline"):
+        sink.deliver(result(1, at=now - 1, deadline=now - 0.01))
+    on_time = result(2, at=now, deadline=now + 60)
+    sink.deliver(on_time)
+    wait_for(lambda: reader.on("inspection/line 1/result"))
+    assert [json.loads(payload) for payload in reader.on("inspection/line 1/result")] == [on_time.body]
+    sink.close()
+
+
 def test_the_topic_tells_product_verdict_and_part() -> None:
     sent = Message(kind="result", sequence=1, wall=0.0, body={"product": "M8/bolt", "verdict": "NG", "part": "a+#"})
     assert topic("p/{line}/{kind}/{product}/{verdict}/{part}", sent, "L1") == "p/L1/result/M8_bolt/NG/a__"
