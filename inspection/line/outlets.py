@@ -36,7 +36,7 @@ class Outlets:
         self.last_alarms: list[dict[str, Any]] = []
         self._control = control
         self._sequence = itertools.count(1)
-        self._lock = threading.Lock()  # over the sequence: every output gets messages in its order
+        self._lock = threading.RLock()  # over the sequence: every output gets messages in its order
         for one in options:
             name = one.name or one.kind
             if name in self.couriers:
@@ -60,18 +60,19 @@ class Outlets:
     def state(self) -> None:
         """Tells the line's state and recipe, of which one has changed."""
         control = self._control
-        info, problem = control.recipe, control.problem
-        self._send(
-            "state",
-            {
-                "line": control.name,
-                "state": control.state.value,
-                "recipe": None if info is None else info.id,
-                "recipe_hash": None if info is None else info.hash,
-                "product": None if info is None else info.product,
-                "problem": None if problem is None else str(problem),
-            },
-        )
+        with self._lock:  # what is told last is what was last so
+            info, problem = control.recipe, control.problem
+            self._send(
+                "state",
+                {
+                    "line": control.name,
+                    "state": control.state.value,
+                    "recipe": None if info is None else info.id,
+                    "recipe_hash": None if info is None else info.hash,
+                    "product": None if info is None else info.product,
+                    "problem": None if problem is None else str(problem),
+                },
+            )
 
     def alarm(self, code: str, what: str) -> None:
         """Tells what a person must know; also the log."""

@@ -178,10 +178,14 @@ class Spool:
     def _enter(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         home = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(home, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(home)
+            raise
         before, self._home = self._home, home
         if before >= 0:
             os.close(before)
-        fcntl.flock(home, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _open(self, name: str, flags: int) -> int:
         return os.open(name, flags | os.O_CLOEXEC, 0o644, dir_fd=self._home)
