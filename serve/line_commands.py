@@ -74,7 +74,7 @@ def run(
             from inspection.cameras.recorder import Recorder
 
             about = {"line": line.name, "recipe": recipe.stem}
-            line.recorder = held.enter_context(Recorder(record, limit=int(limit), about=about))
+            line.recorder = held.enter_context(Recorder(record, limit=int(limit), about=about, alarm=line.alarm))
         address, at = listener.getsockname()[:2]
         url = f"http://{f'[{address}]' if ':' in address else address}:{at}"
         console.print(f"listening on {url}, opening {line.name} by {recipe}", soft_wrap=True)
@@ -85,6 +85,8 @@ def run(
     verdicts = " + ".join(f"{account[one.value]} {one.value}" for one in Verdict)
     console.print(f"stopped: {account['triggers']} triggers = {verdicts}", soft_wrap=True)
     console.print(f"record: {line.record.folder}", soft_wrap=True)
+    if line.recorder is not None:
+        console.print(f"recording: {line.recorder.folder} ({line.recorder.state})", soft_wrap=True)
     return 0
 
 

@@ -37,6 +37,7 @@ from inspection.cameras.recording import (
     TriggerEvent,
     plain,
 )
+from inspection.control import Alarm
 from inspection.errors import ConfigInvalid, OutputUnwritable
 from inspection.files import unwritable, write_all, write_text
 from inspection.parts import Frame, PartResult, Trigger
@@ -54,7 +55,13 @@ class RecorderState(StrEnum):
     CLOSED = "closed"  # ended by who started it
     FULL = "full"  # its limit of bytes is reached
     BEHIND = "behind"  # the disk is so slow that not even triggers and verdicts could be kept
-    FAILED = "failed"  # the disk took no more: `problem` says why
+    FAILED = "failed"  # the disk took no more, say: `problem` says why
+
+
+WHY = {
+    RecorderState.FULL: "it has reached its limit, and what the line sees from now on is not kept.",
+    RecorderState.BEHIND: "the disk was too slow, and what the line sees from now on is not kept.",
+}
 
 
 class Recorder:
@@ -76,6 +83,7 @@ class Recorder:
         waiting: int = 64,
         about: dict[str, Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        alarm: Alarm = lambda _code, _what: None,
     ) -> None:
         """Starts recording.
 
@@ -86,6 +94,7 @@ class Recorder:
                 `damage`, and counted as `not_recorded`: a replay then says ERROR and shifts no frame to another part.
             about: plain values that say what was recorded: line, recipe and its hash, software version.
             clock: of `Trigger.at`, `Frame.received` and `PartResult.decided`.
+            alarm: told once, on the thread that writes, where it ends as anything but `CLOSED`.
 
         Raises:
             ConfigInvalid: the folder holds a recording. OutputUnwritable.
@@ -108,6 +117,7 @@ class Recorder:
         except OSError as error:
             raise unwritable(self.folder / EVENTS, error) from error
         self._limit = limit
+        self._alarm, self._said = alarm, False
         self._frames_may_wait = waiting
         self._origin = clock()
         self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
@@ -180,6 +190,7 @@ class Recorder:
                 # BEHIND: the cut lies at the end of the queue, and what is in it is still written.
                 if self.state in (RecorderState.RECORDING, RecorderState.BEHIND):
                     self._write(event)
+                self._say_end()
             with self._lock:
                 if self.state is RecorderState.RECORDING:
                     self.state = RecorderState.CLOSED
@@ -187,12 +198,22 @@ class Recorder:
             self._append(EVENTS, _line(end))
         except OSError as error:
             self.problem = unwritable(self.folder, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is: the line goes on, and is told
+            self.problem = OutputUnwritable(f"an event cannot be written: {error!r}.", where=str(self.folder))
         finally:
             with self._lock:
                 if self.problem or self.state is RecorderState.RECORDING:
                     self.state = RecorderState.FAILED
+            self._say_end()
             for file in self._files.values():
                 file.close()
+
+    def _say_end(self) -> None:
+        """Tells a person, once, that the recording has ended before its time."""
+        if self._said or self.state in (RecorderState.RECORDING, RecorderState.CLOSED):
+            return
+        self._said = True
+        self._alarm("recording-ended", f"{self.folder} is {self.state}: {self.problem or WHY[self.state]}")
 
     def _write(self, event: Event) -> None:
         line, raw, name = _fields(event), None, ""

@@ -185,6 +185,7 @@ CODES = {
     "camera-hung": 22,
     "camera-back": 23,
     "queue-full": 24,
+    "recording-ended": 25,
     "image-unreadable": 30,
     "image-too-large": 31,
     "input-mismatch": 32,

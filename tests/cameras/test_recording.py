@@ -196,8 +196,10 @@ def test_at_its_limit_it_ends_with_one_clean_cut(tmp_path: Path, limit: int) -> 
             ("result", result(trigger(n), 1.0)),
         )
     ]
-    made = record(tmp_path / "r", seen, limit=limit)
+    alarms: list[str] = []
+    made = record(tmp_path / "r", seen, limit=limit, alarm=lambda code, _: alarms.append(code))
     assert made.state is RecorderState.FULL
+    assert alarms == ["recording-ended"]
     on_disk = sum(file.stat().st_size for file in (tmp_path / "r").iterdir())
     assert on_disk == made.counters()["bytes"] <= limit
     read = Recording(tmp_path / "r")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from inspection.cameras.recorder import Recorder
+from inspection.control import Alarm
 from inspection.parts import Frame, PartResult, Trigger, ViewResult
 from inspection.results import Defect, Inspection, Verdict
 from tests.support.images import Array
@@ -47,6 +48,8 @@ def result(of: Trigger, score: float, *, took: float = 0.1) -> PartResult:
     )
 
 
-def recorder(folder: Path, *, limit: int = 10**9, waiting: int = 10_000) -> Recorder:
+def recorder(
+    folder: Path, *, limit: int = 10**9, waiting: int = 10_000, alarm: Alarm = lambda _code, _what: None
+) -> Recorder:
     """A recorder whose start is at 0 on the clock, so that offsets are the times that were given, to the bit."""
-    return Recorder(folder, limit=limit, waiting=waiting, clock=lambda: 0.0)
+    return Recorder(folder, limit=limit, waiting=waiting, clock=lambda: 0.0, alarm=alarm)
