@@ -59,12 +59,18 @@ class Replay:
         results: of all parts, in their order.
 
     Raises:
-        ConfigInvalid: the recording has views that the recipe lacks.
+        ConfigInvalid: the recording has views that the recipe lacks; outputs are told, and `speed` is None.
     """
 
     def __init__(
         self, recipe: Path, recording: Recording, *, speed: float | None = None, outputs: bool = False
     ) -> None:
+        if outputs and speed is None:
+            raise ConfigInvalid(
+                "outputs keep the machine's time, and a replay that goes as fast as it can has none.",
+                where="--outputs",
+                hint="Name a speed: `--speed 1`.",
+            )
         self.recording = recording
         self.results: list[PartResult] = []
         self._speed = speed

@@ -9,6 +9,7 @@ import yaml
 
 from inspection.cameras.recorder import Recorder
 from inspection.cameras.recording import Recording
+from inspection.errors import ConfigInvalid
 from inspection.line import feeder
 from inspection.line.again import Replay
 from inspection.line.line import Line
@@ -73,6 +74,11 @@ def test_a_changed_threshold_shows_which_parts_it_would_have_judged_differently(
     replay.run()
     changed = [line for line in replay.differences() if "NG, and OK in the recording" in line]
     assert len(changed) == PATTERN.count(False) - 1  # one of the good ones had the damaged frame
+
+
+def test_a_replay_on_a_clock_of_its_own_tells_no_output(run: tuple[Path, Recording]) -> None:
+    with pytest.raises(ConfigInvalid, match="machine's time"):
+        Replay(*run, outputs=True)
 
 
 def test_a_replay_leaves_the_record_of_the_real_parts_alone(run: tuple[Path, Recording]) -> None:
