@@ -19,15 +19,19 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import yaml
 
 from inspection.allocator import keep_buffers
+from inspection.engine import session_options
 from inspection.line.capacity import STAGES, measure, resident, show
 from inspection.line.line import Line
 from inspection.machine import processor, usable_cores
@@ -38,6 +42,7 @@ from tests.support.namespaces import cameras_behind_a_switch
 WITHIN = 1.0  # seconds from the last frame to the verdict
 SIZE = (1920, 1080)  # of the images
 TILE = 512
+TILES = 8  # of a view
 
 
 def main() -> None:
@@ -76,8 +81,34 @@ def main() -> None:
     )
     if given.bench:
         images = given.out / "views" / "view0"
-        sys.exit(show(measure(recipe, seconds=given.minutes * 60, images=images), as_json=False))
+        found = measure(recipe, seconds=given.minutes * 60, images=images)
+        code = show(found, as_json=False)
+        inputs = given.views * (TILES if given.tile else 1)
+        print(f"bare engine: {bare(model):.1f} network inputs a second on all cores; ", end="")
+        print(f"the line: {found.parts_per_second * inputs:.1f}")
+        sys.exit(code)
     sys.exit(0 if run(recipe, given.minutes * 60, given.takt) else 1)
+
+
+def bare(model: Path, seconds: float = 20.0) -> float:
+    """Network inputs a second by onnxruntime alone: a session and a thread for each core, one input at a time."""
+    sessions = [onnxruntime.InferenceSession(model, session_options(1)) for _ in range(usable_cores())]
+    shape = (1, *sessions[0].get_inputs()[0].shape[1:])
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    counts = [0] * len(sessions)
+    end = time.monotonic() + seconds
+
+    def work(place: int) -> None:
+        while time.monotonic() < end:
+            sessions[place].run(None, {"pixels": pixels})
+            counts[place] += 1
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(len(sessions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / seconds
 
 
 def behind_a_switch(folder: Path, out: Path, count: int) -> int:
