@@ -34,8 +34,9 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 ## Two halves at a time, a core each: what needs torch computes all the while, the rest waits for half of its time. More
-## would be no gain, and no good for what has a deadline.
-HALVES := +@$(MAKE) --no-print-directory --keep-going --jobs=2 half-train half-rest
+## would be no gain, and no good for what has a deadline. JOBS=1: one half after the other, on both cores.
+JOBS ?= 2
+HALVES := +@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) half-train half-rest
 
 check: lint
 	$(HALVES) MARKS="not slow and not fresh"
@@ -44,7 +45,7 @@ test: lint
 	$(HALVES)
 
 half-train:
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "train$(if $(MARKS), and $(MARKS))"
+	$(if $(filter 1,$(JOBS)),,OMP_NUM_THREADS=1) $(BIN)/pytest -q -m "train$(if $(MARKS), and $(MARKS))"
 
 half-rest:
 	$(BIN)/pytest -q -m "not train$(if $(MARKS), and $(MARKS))"

@@ -271,8 +271,8 @@ def test_a_server_with_a_certificate_of_its_own_is_refused_until_it_is_named(sec
         opened(secured.url("red.avi"))
     assert "`ca`" in (caught.value.hint or "")
     assert secured.asked == []  # not a word before it is known
-    frames = take(opened(secured.url("red.avi"), ca=secured.certificate), 10)
-    assert [frame.number for frame in frames] == list(range(1, 11))
+    frames = take(opened(secured.url("red.avi"), ca=secured.certificate), 3)  # of ten: who is slow gets the newest
+    assert frames[0].number < frames[1].number < frames[2].number
     assert frames[0].pixels is not None
     assert np.abs(frames[0].pixels.astype(int) - RED).max() <= 3
 
