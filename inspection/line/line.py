@@ -400,6 +400,7 @@ class Line:
             self._recipes.take_over(setup)
             for view in self.cameras.retire(setup.cameras):
                 self.lost(view, "its camera is given other settings.")
+                self.floor.tracker.forget_early(view)
         self.outlets.state()
         return True
 

@@ -104,8 +104,7 @@ class Tracker:
         return old or any(in_window(part, frame.received) for part in stream.waiting)
 
     def lost(self, view: str, reason: str) -> None:
-        """The camera went or came back: frames of the triggers so far will not come, and its count begins anew. Those
-        that came before their trigger find none: a part that comes by now is another camera's, or another recipe's.
+        """The camera went or came back: frames of the triggers so far will not come, and its count begins anew.
 
         Without this, the first frame after it would be taken for the oldest part that still waits, and every later one
         would be judged as its predecessor. Frames that name their part need no such care.
@@ -114,11 +113,15 @@ class Tracker:
         for part in (*stream.waiting, *stream.skipped.values()):
             if part.plan.by == "order":
                 self._fail(view, part, "camera-lost", reason)
-        while stream.early:
-            self._unmatched(view, stream, stream.early.popleft()[1])
         stream.skipped.clear()
         stream.seen.clear()
         stream.last = stream.latest = stream.clock = None
+
+    def forget_early(self, view: str) -> None:
+        """Frames that came before their trigger find none: a part that comes by now is another camera's."""
+        stream = self._streams[view]
+        while stream.early:
+            self._unmatched(view, stream, stream.early.popleft()[1])
 
     def take(self, now: float, most: int = 1) -> list[Job]:
         """Jobs of the parts that are due first; several only of one recipe and model. Each must come back."""
