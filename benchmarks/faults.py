@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.plant import DISK, HEIGHT, LINE, WIDTH, Part, Plant, encoded, plant, surface
+from benchmarks.plant import DEADLINE, DISK, HEIGHT, LINE, WIDTH, Part, Plant, encoded, plant, surface
 from inspection.machine import processor, usable_cores
 from inspection.record.history import History, Wanted
 
@@ -65,7 +65,7 @@ def main() -> None:
     given = arguments.parse_args()
     day = datetime.now(UTC).date().isoformat()
     print(f"{day}; {usable_cores()} cores {processor()}; lightsout-inspection {version('lightsout-inspection')}")
-    print(f"takt and deadline {given.takt:g} s; disk of {DISK} MB", flush=True)
+    print(f"takt {given.takt:g} s, deadline {DEADLINE * given.takt:g} s; disk of {DISK} MB", flush=True)
     shutil.rmtree(given.out, ignore_errors=True)
     with plant(given.out.absolute(), takt=given.takt) as made:
         print("| fault, and parts while it was there | OK | NG | ERROR | not told | what counted it |")
@@ -190,23 +190,22 @@ def clock_set_back(made: Plant) -> Iterator[None]:
 
 def stopped(made: Plant) -> Row:
     """SIGTERM with a part in flight: the record has its verdict before the line ends."""
-    part = made.trigger(bad=True)
-    code = made.end(signal.SIGTERM)
-    made.start()
-    after = [inspect(made) for _ in range(AFTER)]
-    part = replace(part, told=recorded(made)[part.number])
-    fault = f"SIGTERM, a part in flight (exit code {code})"
-    return told(Row(fault, [part], moved({}, counters(made)), alarmed(made), after))
+    return interrupted(made, made.trigger(bad=True), signal.SIGTERM)
 
 
 def killed(made: Plant) -> Row:
     """SIGKILL with a part in flight: the record says ERROR after the next start."""
-    part = made.trigger(bad=False, expose=False)
-    made.end(signal.SIGKILL)
+    return interrupted(made, made.trigger(bad=False, expose=False), signal.SIGKILL)
+
+
+def interrupted(made: Plant, part: Part, by: signal.Signals) -> Row:
+    """The line is ended with this part in flight, and started again."""
+    code = made.end(by)
     made.start()
     after = [inspect(made) for _ in range(AFTER)]
     part = replace(part, told=recorded(made)[part.number])
-    return told(Row("SIGKILL, a part in flight", [part], moved({}, counters(made)), alarmed(made), after))
+    fault = f"{by.name}, a part in flight (exit code {code})"
+    return told(Row(fault, [part], moved({}, counters(made)), alarmed(made), after))
 
 
 # -- what is counted ---------------------------------------------------------------------------------------------------

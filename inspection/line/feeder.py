@@ -180,10 +180,11 @@ class Feeder:
             self._beat = now = time.monotonic()
             frame = camera.frame(POLL)
             if frame is not None:
-                last, self._unanswered = now, None
                 with self._lock:  # it was taken for the recipe that runs until another takes over, under this lock
-                    if not self._over(run):
-                        self._on_frame(self.view, frame)
+                    if self._over(run):
+                        return
+                    last, self._unanswered = now, None
+                    self._on_frame(self.view, frame)
                 continue
             if self._over(run):
                 return

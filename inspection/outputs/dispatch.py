@@ -16,8 +16,7 @@ import threading
 from collections import deque
 from typing import Literal
 
-from inspection.outputs.attempt import AT_LEAST
-from inspection.outputs.attempt import Try as Try
+from inspection.outputs.attempt import AT_LEAST, Try
 from inspection.outputs.notices import Notices
 from inspection.outputs.options import OutputOptions
 from inspection.outputs.sink import DeliveryFailed, DeliveryRefused, Message

@@ -11,7 +11,8 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from inspection.outputs.dispatch import Dispatch, Try
+from inspection.outputs.attempt import Try
+from inspection.outputs.dispatch import Dispatch
 from inspection.outputs.options import Hold, OutputOptions
 from inspection.outputs.sink import DeliveryFailed, DeliveryRefused, Message
 from tests.outputs.conftest import Disk, accounted, message, result

@@ -12,7 +12,7 @@ from tests.project.cases import Case, Make
 from tests.support import graphs
 
 
-def line(make: Callable[[Path, dict[str, Any]], object] = lambda folder, values: None, *more: str) -> Make:
+def line(make: Callable[[Path, dict[str, Any]], object], *more: str) -> Make:
     """A line by a recipe that `make` has spoiled; the model and all else are sound."""
 
     def lay(folder: Path) -> list[str]:
